@@ -1,0 +1,1 @@
+"""The configuration: its shape as frozen sections, and the one place that loads it."""

@@ -1,0 +1,4 @@
+"""The words of the house as frozen values: addresses, messages, states, outcomes.
+
+Imports nothing of mailgate; everything else may import it.
+"""

@@ -1,0 +1,103 @@
+"""What was accepted, as frozen values: messages, recipients, the envelope on the wire.
+
+Owns no behaviour beyond what follows from the values themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mailgate.model.address import Address
+from mailgate.model.state import Lane
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file that goes with a message; with a ``content_id`` it is shown inline."""
+
+    filename: str
+    content_type: str
+    content: bytes
+    content_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    """Where ``List-Unsubscribe`` points (RFC 2369); ``one_click`` adds RFC 8058."""
+
+    url: str
+    one_click: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """Everything that the bytes of one mail are made from, and nothing else.
+
+    Equal letters render to equal bytes: time and randomness come in through
+    ``message_id``, ``date`` and ``boundary_seed``, fixed at acceptance.
+
+    ``date`` is milliseconds since 1970 (UTC). Either ``template`` is set, or
+    ``subject`` and at least one of ``text`` and ``html``.
+    """
+
+    message_id: str
+    date: int
+    boundary_seed: str
+    sender: Address
+    to: tuple[Address, ...]
+    cc: tuple[Address, ...] = ()
+    reply_to: tuple[Address, ...] = ()
+    template: str | None = None
+    data: Mapping[str, Any] | None = None
+    locale: str | None = None
+    subject: str | None = None
+    text: str | None = None
+    html: str | None = None
+    attachments: tuple[Attachment, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    unsubscribe: Unsubscribe | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What one SMTP transaction carries (RFC 5321 section 2.3.1): one recipient.
+
+    ``mail_from`` is empty for the null reverse-path. ``content`` ends in CRLF and
+    is 7-bit clean with CRLF line ends only; dot-stuffing is the session's.
+    """
+
+    mail_from: str
+    rcpt_to: str
+    content: bytes
+
+    @property
+    def smtputf8(self) -> bool:
+        return not (self.mail_from.isascii() and self.rcpt_to.isascii())
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One recipient that this process, and no other, may now send to.
+
+    ``token`` fences every later write about it. ``attempts`` counts the
+    conversations before this one; ``claims`` includes this claim. ``stored`` are
+    the bytes of an earlier attempt, when there was one.
+    """
+
+    recipient_id: int
+    token: int
+    message_id: int
+    producer: str
+    stream: str
+    lane: Lane
+    relay: str
+    address: Address
+    letter: Letter
+    mail_from: str
+    accepted_at: int
+    attempts: int
+    claims: int
+    expires_at: int | None = None
+    stored: bytes | None = None

@@ -1,0 +1,112 @@
+"""What one conversation came to, as a value.
+
+Owns the outcomes and their constructors, which make a wrong combination
+impossible. Never decides what follows from one: ``delivery.retry`` does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mailgate.model.state import Phase
+
+
+class Kind(StrEnum):
+    SENT = "sent"
+    #: Try again later; the conversation counts as an attempt.
+    DEFER = "defer"
+    #: The address does not take mail.
+    BOUNCE = "bounce"
+    #: The message cannot be delivered, and the address is not to blame.
+    FAIL = "fail"
+    #: The relay may or may not have taken it.
+    UNCERTAIN = "uncertain"
+    #: Nothing was said about this message to the relay; costs no attempt.
+    UNTOUCHED = "untouched"
+    #: Waits for an operator or an author.
+    HOLD = "hold"
+
+
+class Scope(StrEnum):
+    """Whose fault a failure is; only site scopes feed breakers."""
+
+    RECIPIENT = "recipient"
+    MESSAGE = "message"
+    CONNECTION = "connection"
+    DOMAIN = "domain"
+    RELAY = "relay"
+    SENDER = "sender"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An SMTP reply as it came: ``code`` 0 when the relay said nothing."""
+
+    code: int
+    text: str
+    enhanced: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.text}" if self.code else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one recipient's attempt ended.
+
+    ``error_class`` is the field's short word for the failure (``mailbox_full``,
+    ``connect_failed``…), empty when sent. ``retry_after`` is the wait in seconds
+    that the relay asked for, if it named one.
+    """
+
+    kind: Kind
+    phase: Phase
+    reply: Reply
+    error_class: str = ""
+    scope: Scope = Scope.RECIPIENT
+    suppress: bool = False
+    retry_after: float | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether this was an attempt: a conversation about the message was opened."""
+        return self.kind not in (Kind.UNTOUCHED, Kind.HOLD)
+
+
+def sent(reply: Reply) -> Outcome:
+    return Outcome(Kind.SENT, Phase.DOT, reply)
+
+
+def deferred(
+    phase: Phase,
+    reply: Reply,
+    error_class: str,
+    scope: Scope = Scope.RECIPIENT,
+    retry_after: float | None = None,
+) -> Outcome:
+    return Outcome(Kind.DEFER, phase, reply, error_class, scope, retry_after=retry_after)
+
+
+def bounced(phase: Phase, reply: Reply, error_class: str, *, suppress: bool) -> Outcome:
+    return Outcome(Kind.BOUNCE, phase, reply, error_class, Scope.RECIPIENT, suppress)
+
+
+def failed(phase: Phase, reply: Reply, error_class: str, scope: Scope = Scope.MESSAGE) -> Outcome:
+    return Outcome(Kind.FAIL, phase, reply, error_class, scope)
+
+
+def uncertain(reason: str) -> Outcome:
+    """The connection ended after the dot and before the relay's answer (RFC 1047)."""
+    return Outcome(
+        Kind.UNCERTAIN, Phase.DOT, Reply(0, reason), "no_reply_after_dot", Scope.CONNECTION
+    )
+
+
+def untouched(phase: Phase, reply: Reply, error_class: str, scope: Scope = Scope.RELAY) -> Outcome:
+    """Nothing was said to the relay about this message (AUTH refused, shutdown…)."""
+    return Outcome(Kind.UNTOUCHED, phase, reply, error_class, scope)
+
+
+def held(error_class: str, reason: str) -> Outcome:
+    return Outcome(Kind.HOLD, Phase.RENDER, Reply(0, reason), error_class, Scope.MESSAGE)
