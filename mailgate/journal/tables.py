@@ -1,0 +1,265 @@
+"""The tables: columns and indexes only.
+
+Owns the schema that ``migrations/`` builds. Never holds behaviour.
+
+Times are milliseconds since 1970 (UTC) as integers. There are no foreign keys:
+ids are made by mailgate, parent and child are written in one transaction, and
+retention deletes both; a check on each insert would cost more than the insert.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+#: SQLite gives a rowid only to INTEGER; PostgreSQL needs the eight bytes.
+_Serial = BigInteger().with_variant(Integer(), "sqlite")
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("producer", String(63), nullable=False),
+    # Never null: what makes a repeated delivery the same message.
+    Column("identity", String(400), nullable=False),
+    Column("body_hash", String(64), nullable=False),
+    Column("stream", String(63), nullable=False),
+    Column("template", String(64)),
+    Column("accepted_at", BigInteger, nullable=False),
+    Column("send_at", BigInteger),
+    Column("expires_at", BigInteger),
+    Column("recipients", Integer, nullable=False),
+    Column("sensitive", Boolean, nullable=False),
+    Column("idempotency_key", String(256)),
+    Column("tags", Text),
+    Column("metadata", Text),
+    Column("traceparent", String(64)),
+    # The letter as JSON: sender, headers, template and data or bodies.
+    Column("body", Text, nullable=False),
+    # Set while an AMQP delivery without any identity may yet come again.
+    Column("unacked", BigInteger),
+    UniqueConstraint("producer", "identity"),
+)
+Index(
+    "ix_messages_unacked",
+    messages.c.body_hash,
+    postgresql_where=text("unacked IS NOT NULL"),
+    sqlite_where=text("unacked IS NOT NULL"),
+)
+
+attachments = Table(
+    "attachments",
+    metadata,
+    Column("message_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("n", SmallInteger, primary_key=True, autoincrement=False),
+    Column("filename", Text, nullable=False),
+    Column("content_type", String(127), nullable=False),
+    Column("content_id", Text),
+    Column("content", LargeBinary, nullable=False),
+)
+
+buckets = Table(
+    "buckets",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("lane", String(8), nullable=False),
+    Column("producer", String(63), nullable=False),
+    # The relays in order of preference, joined by commas.
+    Column("route", String(400), nullable=False),
+    # Only a destination domain with a limit of its own has a bucket of its own.
+    Column("domain", String(255), nullable=False),
+    # Closed until then, and for which limit.
+    Column("open_at", BigInteger, nullable=False),
+    Column("waits_for", String(300)),
+    UniqueConstraint("lane", "producer", "route", "domain"),
+)
+
+WAITING_SQL = "state IN ('queued', 'deferred')"
+TROUBLE_SQL = "state IN ('bounced', 'failed', 'uncertain', 'held', 'expired')"
+
+recipients = Table(
+    "recipients",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("message_id", BigInteger, nullable=False, index=True),
+    Column("n", Integer, nullable=False),
+    # to, cc, bcc: one shared mail; own: a private mail of their own.
+    Column("kind", String(4), nullable=False),
+    Column("email", String(254), nullable=False),
+    Column("name", Text, nullable=False),
+    # The recipient's own data, locale and metadata, as JSON.
+    Column("own", Text),
+    Column("bucket_id", Integer, nullable=False),
+    Column("state", String(12), nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    # The fence: each claim and each operator's move raises it.
+    Column("token", Integer, nullable=False),
+    Column("lease_id", BigInteger),
+    Column("claims", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    # A claimant died with this row among others: it is claimed alone until settled.
+    Column("suspect", Boolean, nullable=False),
+    # Claimants that died with this row alone.
+    Column("deaths", Integer, nullable=False),
+    # Throttles and producer limits were charged: once a recipient.
+    Column("charged", Boolean, nullable=False),
+    # Numbers the transitions, and with them the events.
+    Column("seq", Integer, nullable=False),
+    Column("error_class", String(63)),
+    Column("changed_at", BigInteger, nullable=False),
+)
+Index(
+    "ix_recipients_due",
+    recipients.c.bucket_id,
+    recipients.c.due_at,
+    recipients.c.id,
+    postgresql_where=text(WAITING_SQL),
+    sqlite_where=text(WAITING_SQL),
+)
+Index(
+    "ix_recipients_lease",
+    recipients.c.lease_id,
+    postgresql_where=text("state = 'sending'"),
+    sqlite_where=text("state = 'sending'"),
+)
+Index(
+    "ix_recipients_trouble",
+    recipients.c.state,
+    recipients.c.changed_at,
+    postgresql_where=text(TROUBLE_SQL),
+    sqlite_where=text(TROUBLE_SQL),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", _Serial, primary_key=True),
+    Column("recipient_id", BigInteger, nullable=False, index=True),
+    Column("n", Integer, nullable=False),
+    Column("relay", String(63), nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger, nullable=False),
+    Column("kind", String(12), nullable=False),
+    Column("phase", String(12), nullable=False),
+    Column("code", Integer, nullable=False),
+    Column("enhanced", String(12), nullable=False),
+    Column("reply", Text, nullable=False),
+    Column("error_class", String(63), nullable=False),
+)
+
+#: Bytes of a mail whose first attempt did not end the matter.
+renderings = Table(
+    "renderings",
+    metadata,
+    Column("recipient_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("content", LargeBinary, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", _Serial, primary_key=True),
+    Column("message_id", BigInteger, nullable=False, index=True),
+    Column("recipient_id", BigInteger),
+    Column("seq", Integer, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("detail", Text),
+)
+
+parked = Table(
+    "parked",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    # What makes a repeated delivery of the same bytes the same row.
+    Column("identity", String(400), nullable=False, unique=True),
+    Column("received_at", BigInteger, nullable=False),
+    Column("source", String(16), nullable=False),
+    Column("producer", String(63)),
+    # invalid, conflict, recipient
+    Column("kind", String(12), nullable=False),
+    Column("faults", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    # The message that the conflict or the refused recipient belongs to.
+    Column("message_id", BigInteger),
+    # parked, replayed, discarded
+    Column("state", String(12), nullable=False, index=True),
+    Column("resolved_at", BigInteger),
+    Column("resolved_by", String(255)),
+    Column("reason", Text),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", String(12), nullable=False),
+    Column("host", String(255), nullable=False),
+    Column("boot", String(64), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("spool", Text, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("beat_at", BigInteger, nullable=False),
+)
+
+#: Admissions by throttle rules; the key is an HMAC, not an address.
+throttle_hits = Table(
+    "throttle_hits",
+    metadata,
+    Column("id", _Serial, primary_key=True),
+    Column("key", String(64), nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("recipient_id", BigInteger, nullable=False),
+    Index("ix_throttle_hits_key_at", "key", "at"),
+)
+
+#: Rate limits kept in the journal: the frontier of each limit, in microseconds.
+permits = Table(
+    "permits",
+    metadata,
+    Column("key", String(300), primary_key=True),
+    Column("frontier", BigInteger, nullable=False),
+)
+
+#: What operators did, to whom it may concern.
+actions = Table(
+    "actions",
+    metadata,
+    Column("id", _Serial, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("who", String(255), nullable=False),
+    Column("verb", String(32), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("count", Integer, nullable=False),
+)
+
+#: Facts that all processes share: the key of the HMACs, the limiter's epoch.
+facts = Table(
+    "facts",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("value", Text, nullable=False),
+)
