@@ -1,0 +1,416 @@
+"""Writing what came in: messages with their recipients, and what was parked.
+
+Owns the one transaction in which a batch of deliveries becomes rows, and the
+rules by which a repeated delivery is known: absorbed, or a visible conflict.
+Never decides whether a delivery is good: ``intake.accept`` does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from mailgate.journal.database import Database, packed
+from mailgate.journal.tables import attachments, parked
+from mailgate.model.ids import Ids
+from mailgate.model.message import Attachment
+from mailgate.model.state import Lane
+
+
+@dataclass(frozen=True, slots=True)
+class BucketKey:
+    """What the waiting recipients of one bucket have in common."""
+
+    lane: Lane
+    producer: str
+    route: tuple[str, ...]
+    domain: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NewRecipient:
+    kind: str
+    email: str
+    name: str
+    bucket: BucketKey
+    own: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewParked:
+    """Raw bytes that did not become a message, or not wholly; ``faults`` is JSON text."""
+
+    identity: str
+    source: str
+    kind: str
+    faults: str
+    body: bytes
+    producer: str | None = None
+    #: The message that a conflict or a refused recipient belongs to.
+    message_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One accepted submission, ready to be written.
+
+    ``session`` is set for a delivery that has no identity of its own (AMQP
+    without ``message_id``): the row remembers it until ``forget_session``, and a
+    delivery marked ``redelivered`` is first looked for among such rows.
+    """
+
+    identity: str
+    producer: str
+    body_hash: str
+    source: str
+    stream: str
+    body: str
+    recipients: tuple[NewRecipient, ...]
+    raw: bytes
+    template: str | None = None
+    send_at: int | None = None
+    expires_at: int | None = None
+    sensitive: bool = False
+    idempotency_key: str | None = None
+    tags: str | None = None
+    metadata: str | None = None
+    traceparent: str | None = None
+    attachments: tuple[Attachment, ...] = ()
+    session: int | None = None
+    redelivered: bool = False
+    refused: tuple[NewParked, ...] = ()
+
+
+@dataclass(slots=True)
+class Stored:
+    """What a batch came to. ``ids`` has the message of each arrival, in order."""
+
+    accepted: int = 0
+    repeated: int = 0
+    conflicts: int = 0
+    parked: int = 0
+    lanes: set[Lane] = field(default_factory=set)
+    ids: list[int] = field(default_factory=list)
+
+
+_MESSAGE = {
+    "id": "bigint",
+    "producer": "text",
+    "identity": "text",
+    "body_hash": "text",
+    "stream": "text",
+    "template": "text",
+    "accepted_at": "bigint",
+    "send_at": "bigint",
+    "expires_at": "bigint",
+    "recipients": "bigint",
+    "sensitive": "boolean",
+    "idempotency_key": "text",
+    "tags": "text",
+    "metadata": "text",
+    "traceparent": "text",
+    "body": "text",
+    "unacked": "bigint",
+}
+_RECIPIENT = {
+    "id": "bigint",
+    "message_id": "bigint",
+    "n": "bigint",
+    "kind": "text",
+    "email": "text",
+    "name": "text",
+    "own": "text",
+    "bucket_id": "bigint",
+    "due_at": "bigint",
+    "expires_at": "bigint",
+}
+
+
+class Arrivals:
+    """Writes batches of arrivals. One a process: it remembers the buckets' numbers."""
+
+    def __init__(self, database: Database, ids: Ids) -> None:
+        self._database = database
+        self._ids = ids
+        self._buckets: dict[BucketKey, int] = {}
+        rows = database.rows
+        message, recipient = ", ".join(_MESSAGE), ", ".join(_RECIPIENT)
+        # "WHERE true" keeps SQLite from reading ON as a join's.
+        self._insert_messages = sa.text(
+            f"INSERT INTO messages ({message}) SELECT {message} FROM {rows(_MESSAGE)} WHERE true"
+            " ON CONFLICT (producer, identity) DO NOTHING RETURNING id"
+        )
+        self._insert_recipients = sa.text(
+            f"INSERT INTO recipients ({recipient}, state, token, claims, attempts, suspect,"
+            f" deaths, charged, seq, changed_at) SELECT {recipient}, 'queued', 0, 0, 0, false,"
+            f" 0, false, 1, :now FROM {rows(_RECIPIENT)} WHERE true"
+        )
+        self._insert_events = sa.text(
+            "INSERT INTO events (message_id, recipient_id, seq, kind, at, detail)"
+            " SELECT message_id, recipient_id, seq, kind, :now, detail FROM "
+            + rows(
+                {
+                    "message_id": "bigint",
+                    "recipient_id": "bigint",
+                    "seq": "bigint",
+                    "kind": "text",
+                    "detail": "text",
+                }
+            )
+            + " WHERE true"
+        )
+        self._find = sa.text(
+            "SELECT m.id, m.producer, m.identity, m.body_hash FROM messages m JOIN "
+            + rows({"producer": "text", "identity": "text"})
+            + " ON m.producer = v.producer AND m.identity = v.identity"
+        )
+
+    async def store(self, batch: Sequence[Arrival], refused: Sequence[NewParked] = ()) -> Stored:
+        """Write a batch in one transaction; raises ``JournalAway`` with nothing written."""
+        keys = {r.bucket for a in batch for r in a.recipients} - self._buckets.keys()
+        if keys:
+            self._buckets.update(await self._database.run(lambda c: _ensure_buckets(c, keys)))
+        work = self._writing(batch, refused)
+        try:
+            return await self._database.run(work)
+        except IntegrityError:
+            # Another process drew one of our ids in the same millisecond: draw again.
+            return await self._database.run(work)
+
+    def _writing(
+        self, batch: Sequence[Arrival], refused: Sequence[NewParked]
+    ) -> Callable[[sa.Connection], Stored]:
+        def work(connection: sa.Connection) -> Stored:
+            now = self._database.now()
+            stored = Stored()
+            again = _already_here(connection, batch)
+            fresh = [a for i, a in enumerate(batch) if i not in again]
+            ids = [self._ids.take(now) for _ in fresh]
+            parking = list(refused)
+            here: set[int] = set()
+            if fresh:
+                rows = [_message_row(i, a, now) for i, a in zip(ids, fresh, strict=True)]
+                found = connection.execute(self._insert_messages, {"rows": packed(rows)})
+                here = set(found.scalars())
+            events: list[tuple[object, ...]] = []
+            pairs = list(zip(ids, fresh, strict=True))
+            written = {id_: a for id_, a in pairs if id_ in here}
+            if written:
+                self._write_recipients(connection, written, now, stored)
+                events += [(i, None, 0, "accepted", None) for i in written]
+            known: dict[tuple[str, str], tuple[int, str]] = {}
+            if len(written) < len(fresh):
+                wanted = [(a.producer, a.identity) for i, a in pairs if i not in here]
+                for row in connection.execute(self._find, {"rows": packed(wanted)}):
+                    known[row.producer, row.identity] = (row.id, row.body_hash)
+            numbers = iter(pairs)
+            for index, arrival in enumerate(batch):
+                if index in again:
+                    stored.repeated += 1
+                    stored.ids.append(again[index])
+                    continue
+                id_, _ = next(numbers)
+                if id_ in here:
+                    stored.accepted += 1
+                    stored.ids.append(id_)
+                    parking += [replace(p, message_id=id_) for p in arrival.refused]
+                    continue
+                first, body_hash = known[arrival.producer, arrival.identity]
+                stored.ids.append(first)
+                if body_hash == arrival.body_hash:
+                    stored.repeated += 1
+                else:
+                    stored.conflicts += 1
+                    parking.append(_conflict(arrival, first))
+            if parking:
+                new = _park(connection, parking, self._ids, now)
+                stored.parked += len(new)
+                events += [
+                    (message_id, None, 0, "conflict", None)
+                    for message_id, kind in new
+                    if kind == "conflict"
+                ]
+            if events:
+                connection.execute(self._insert_events, {"rows": packed(events), "now": now})
+            return stored
+
+        return work
+
+    def _write_recipients(
+        self, connection: sa.Connection, written: dict[int, Arrival], now: int, stored: Stored
+    ) -> None:
+        rows = []
+        files = []
+        for message_id, arrival in written.items():
+            due = arrival.send_at if arrival.send_at is not None else now
+            for n, r in enumerate(arrival.recipients):
+                rows.append(
+                    (
+                        self._ids.take(now),
+                        message_id,
+                        n,
+                        r.kind,
+                        r.email,
+                        r.name,
+                        r.own,
+                        self._buckets[r.bucket],
+                        due,
+                        arrival.expires_at,
+                    )
+                )
+                if due <= now:
+                    stored.lanes.add(r.bucket.lane)
+            for n, file in enumerate(arrival.attachments):
+                files.append(
+                    {
+                        "message_id": message_id,
+                        "n": n,
+                        "filename": file.filename,
+                        "content_type": file.content_type,
+                        "content_id": file.content_id,
+                        "content": file.content,
+                    }
+                )
+        connection.execute(self._insert_recipients, {"rows": packed(rows), "now": now})
+        if files:
+            connection.execute(attachments.insert(), files)
+
+    async def forget_session(self, ids: Sequence[int]) -> None:
+        """The broker has confirmed our acknowledgements: these will not come again."""
+        if ids:
+            statement = sa.text(
+                "UPDATE messages SET unacked = NULL WHERE id IN (SELECT id FROM "
+                + self._database.rows({"id": "bigint"})
+                + ")"
+            )
+            rows = packed([(i,) for i in ids])
+            await self._database.run(lambda c: c.execute(statement, {"rows": rows}) and None)
+
+
+def _ensure_buckets(connection: sa.Connection, keys: Iterable[BucketKey]) -> dict[BucketKey, int]:
+    return {key: ensure_bucket(connection, key) for key in keys}
+
+
+def ensure_bucket(connection: sa.Connection, key: BucketKey) -> int:
+    """The number of a bucket, made when it is new."""
+    values = {
+        "lane": key.lane.value,
+        "producer": key.producer,
+        "route": ",".join(key.route),
+        "domain": key.domain,
+    }
+    connection.execute(
+        sa.text(
+            "INSERT INTO buckets (lane, producer, route, domain, open_at)"
+            " VALUES (:lane, :producer, :route, :domain, 0)"
+            " ON CONFLICT (lane, producer, route, domain) DO NOTHING"
+        ),
+        values,
+    )
+    return int(
+        connection.execute(
+            sa.text(
+                "SELECT id FROM buckets WHERE lane = :lane AND producer = :producer"
+                " AND route = :route AND domain = :domain"
+            ),
+            values,
+        ).scalar_one()
+    )
+
+
+def _already_here(connection: sa.Connection, batch: Sequence[Arrival]) -> dict[int, int]:
+    """Redelivered messages without an identity whose first delivery did commit.
+
+    Each such row stands for one delivery: two equal messages, both redelivered,
+    find two rows. A row is marked with the session that found it, so that it is
+    found once a session, and again should this session die too.
+    """
+    again: dict[int, int] = {}
+    for index, arrival in enumerate(batch):
+        if not (arrival.redelivered and arrival.session):
+            continue
+        row = connection.execute(
+            sa.text(
+                "SELECT id FROM messages WHERE unacked IS NOT NULL AND body_hash = :hash"
+                " AND producer = :producer AND unacked <> :session ORDER BY id LIMIT 1"
+            ),
+            {
+                "hash": arrival.body_hash,
+                "producer": arrival.producer,
+                "session": arrival.session,
+            },
+        ).first()
+        if row is not None:
+            connection.execute(
+                sa.text("UPDATE messages SET unacked = :session WHERE id = :id"),
+                {"session": arrival.session, "id": row.id},
+            )
+            again[index] = row.id
+    return again
+
+
+def _message_row(id_: int, a: Arrival, now: int) -> tuple[object, ...]:
+    return (
+        id_,
+        a.producer,
+        a.identity,
+        a.body_hash,
+        a.stream,
+        a.template,
+        now,
+        a.send_at,
+        a.expires_at,
+        len(a.recipients),
+        a.sensitive,
+        a.idempotency_key,
+        a.tags,
+        a.metadata,
+        a.traceparent,
+        a.body,
+        a.session,
+    )
+
+
+def _conflict(arrival: Arrival, first: int) -> NewParked:
+    rule = "this identity was accepted before with another body"
+    return NewParked(
+        # The same conflict again is the same row.
+        identity=f"conflict:{arrival.producer}:{arrival.body_hash}:{arrival.identity}"[:400],
+        source=arrival.source,
+        kind="conflict",
+        faults=json.dumps([{"field": "idempotency_key", "rule": rule}]),
+        body=arrival.raw,
+        producer=arrival.producer,
+        message_id=first,
+    )
+
+
+def _park(
+    connection: sa.Connection, rows: Sequence[NewParked], ids: Ids, now: int
+) -> list[tuple[int | None, str]]:
+    """Write what is parked; gives (message id, kind) of the rows that are new."""
+    insert = sa.text(
+        "INSERT INTO parked (id, identity, received_at, source, producer, kind, faults, body,"
+        " message_id, state) VALUES (:id, :identity, :now, :source, :producer, :kind, :faults,"
+        " :body, :message_id, 'parked') ON CONFLICT (identity) DO NOTHING RETURNING id"
+    ).bindparams(sa.bindparam("body", type_=parked.c.body.type))
+    new: list[tuple[int | None, str]] = []
+    for row in rows:
+        values = {
+            "id": ids.take(now),
+            "now": now,
+            "identity": row.identity,
+            "source": row.source,
+            "producer": row.producer,
+            "kind": row.kind,
+            "faults": row.faults,
+            "body": row.body,
+            "message_id": row.message_id,
+        }
+        if connection.execute(insert, values).first() is not None:
+            new.append((row.message_id, row.kind))
+    return new

@@ -1,0 +1,221 @@
+"""The connection to the journal: one thread, one transaction at a time.
+
+Owns how a transaction begins, ends and is repeated on SQLite and PostgreSQL,
+and the two spellings of "these rows, sent as one JSON text". Never knows what
+the tables mean, and never runs on the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+T = TypeVar("T")
+
+#: PostgreSQL: deadlock, serialization failure, lock not available. The transaction left nothing.
+_REPEATABLE = frozenset({"40P01", "40001", "55P03"})
+_TRIES = 6
+
+
+class JournalAway(Exception):
+    """The journal cannot be reached or written; nothing of the transaction is known to stand."""
+
+
+class Database:
+    """A journal's database. ``run`` is for coroutines, ``run_now`` for the thread one is in.
+
+    ``hot`` steers PostgreSQL's planner to the indexes, whatever its statistics
+    say: plans made while a table was empty cost milliseconds a message later.
+    """
+
+    def __init__(self, url: str, *, hot: bool = True) -> None:
+        self.url = sa.make_url(url)
+        self.sqlite = self.url.get_backend_name() == "sqlite"
+        connect_args: dict[str, Any]
+        if self.sqlite:
+            connect_args = {"timeout": 30.0, "check_same_thread": False}
+        else:
+            options = "-c enable_seqscan=off -c jit=off" if hot else "-c jit=off"
+            connect_args = {"options": options, "connect_timeout": 10, "keepalives_idle": 30}
+        # AUTOCOMMIT: BEGIN and COMMIT are ours, so that SQLite's is BEGIN IMMEDIATE
+        # (a transaction that reads first and then writes fails at once when another
+        # has written, however long the timeout).
+        self._engine = sa.create_engine(
+            self.url,
+            isolation_level="AUTOCOMMIT",
+            connect_args=connect_args,
+            poolclass=sa.pool.NullPool,
+        )
+        if self.sqlite:
+            sa.event.listen(self._engine, "connect", _sqlite_pragmas)
+        self._begin = "BEGIN IMMEDIATE" if self.sqlite else "BEGIN"
+        self._connection: sa.Connection | None = None
+        self._offset_ms = 0
+        self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+
+    def now(self) -> int:
+        """The journal's clock in milliseconds: the database's own, as of the last look."""
+        return int(time.time() * 1000) + self._offset_ms
+
+    async def run(self, work: Callable[[sa.Connection], T]) -> T:
+        """Do ``work`` in one write transaction on the journal's thread.
+
+        ``work`` may run several times; it must not touch anything but the
+        connection. Raises ``JournalAway`` when the journal cannot be had.
+        Cancelling the caller does not undo a transaction that has begun.
+        """
+        loop = asyncio.get_running_loop()
+        return await asyncio.shield(loop.run_in_executor(self._thread, self.run_now, work))
+
+    async def read(self, work: Callable[[sa.Connection], T]) -> T:
+        """Do ``work``, which only reads, without holding a write lock."""
+        loop = asyncio.get_running_loop()
+        return await asyncio.shield(loop.run_in_executor(self._thread, self.read_now, work))
+
+    def run_now(self, work: Callable[[sa.Connection], T]) -> T:
+        for attempt in range(_TRIES):
+            try:
+                with self._lock:
+                    return self._transaction(work)
+            except DBAPIError as error:
+                if not _repeatable(error) or attempt == _TRIES - 1:
+                    raise
+                time.sleep(0.01 * 2**attempt)
+        raise AssertionError("unreachable")
+
+    def read_now(self, work: Callable[[sa.Connection], T]) -> T:
+        with self._lock:
+            connection = self._connected()
+            try:
+                return work(connection)
+            except DBAPIError as error:
+                raise self._translated(error) from error
+
+    def _transaction(self, work: Callable[[sa.Connection], T]) -> T:
+        connection = self._connected()
+        try:
+            connection.exec_driver_sql(self._begin)
+            result = work(connection)
+            connection.exec_driver_sql("COMMIT")
+            return result
+        except DBAPIError as error:
+            self._roll_back(connection)
+            raise self._translated(error) from error
+        except BaseException:
+            self._roll_back(connection)
+            raise
+
+    def _roll_back(self, connection: sa.Connection) -> None:
+        try:
+            if not connection.invalidated:
+                connection.exec_driver_sql("ROLLBACK")
+        except DBAPIError:
+            # Nothing was open, or the connection is gone: a new one is clean either way.
+            self._drop()
+
+    def _translated(self, error: DBAPIError) -> Exception:
+        """What the caller is told: away, or the fault itself (a bug, a duplicate key)."""
+        if _repeatable(error):
+            return error
+        if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
+            self._drop()
+            return JournalAway(_plain(error))
+        return error
+
+    def _connected(self) -> sa.Connection:
+        if self._connection is None or self._connection.invalidated:
+            self._drop()
+            try:
+                self._connection = self._engine.connect()
+                self._offset_ms = self._measure(self._connection)
+            except DBAPIError as error:
+                self._drop()
+                raise JournalAway(_plain(error)) from error
+        return self._connection
+
+    def _measure(self, connection: sa.Connection) -> int:
+        if self.sqlite:
+            return 0
+        before = time.time()
+        theirs = connection.exec_driver_sql(
+            "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+        ).scalar_one()
+        return int(theirs - (before + time.time()) / 2 * 1000)
+
+    def set_clock(self) -> None:
+        """Look at the database's clock again; called with each heartbeat."""
+        with self._lock:
+            self._offset_ms = self._measure(self._connected())
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.invalidate()
+                connection.close()
+            except Exception:  # noqa: BLE001, S110 - it is being thrown away
+                pass
+
+    def close(self) -> None:
+        """Let the current transaction end, then close."""
+        self._thread.shutdown(wait=True)
+        with self._lock:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
+        self._engine.dispose()
+
+    def rows(self, columns: Mapping[str, str], *, name: str = "v", param: str = "rows") -> str:
+        """A FROM item that reads the JSON array in ``:param`` as rows.
+
+        ``columns`` maps a column to ``bigint``, ``text``, ``boolean`` or ``json``.
+        One JSON text costs a tenth of a list of parameters. Values come by
+        position in each inner array, so that keys are not repeated in every row.
+        """
+        if self.sqlite:
+            # The element's own JSON for a nested value; SQLite has no booleans.
+            picks = ", ".join(
+                f"json_extract(value, '$[{i}]') AS {column}" for i, column in enumerate(columns)
+            )
+            return f"(SELECT {picks} FROM json_each(:{param})) AS {name}"
+        picks = ", ".join(
+            f"(value->>{i})::{kind} AS {column}" for i, (column, kind) in enumerate(columns.items())
+        )
+        return (
+            f"(SELECT {picks} FROM jsonb_array_elements(CAST(:{param} AS jsonb))"
+            f" WITH ORDINALITY AS e(value, ord) ORDER BY ord) AS {name}"
+        )
+
+
+def packed(rows: Sequence[Sequence[Any]]) -> str:
+    """The JSON text that ``Database.rows`` reads."""
+    return json.dumps(rows, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+def _sqlite_pragmas(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    # WAL itself is set once, by the migration: two processes that switch a file
+    # at the same moment get "database is locked", whatever the timeout.
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA temp_store=MEMORY")
+    cursor.execute("PRAGMA cache_size=-65536")
+    cursor.close()
+
+
+def _repeatable(error: DBAPIError) -> bool:
+    return getattr(error.orig, "sqlstate", None) in _REPEATABLE
+
+
+def _plain(error: DBAPIError) -> str:
+    """The driver's own words, without the statement and its parameters (personal data)."""
+    lines = str(error.orig).strip().splitlines()
+    return lines[0] if lines else type(error.orig).__name__
