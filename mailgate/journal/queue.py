@@ -1,0 +1,310 @@
+"""The journal as the queue: what is due, and claiming it.
+
+Owns selection and the claim (compare and set, fencing token). Never decides
+which bucket goes first (``dispatch.lanes``) or whether a limit admits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from mailgate.journal.arrivals import BucketKey
+from mailgate.journal.database import Database, packed
+from mailgate.journal.letters import read_letter
+from mailgate.journal.settling import Settlement, Settling
+from mailgate.journal.throttle import Charge, Throttles
+from mailgate.model.address import Address
+from mailgate.model.message import Attachment, Claim
+from mailgate.model.state import Lane, State
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    id: int
+    key: BucketKey
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A recipient that is due, as far as the take must know it."""
+
+    id: int
+    message_id: int
+    bucket: Bucket
+    email: str
+    stream: str
+    template: str | None
+    token: int
+    suspect: bool
+    charged: bool
+    expires_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A head that the limits admitted: the relay it goes to, and its throttle charges."""
+
+    head: Head
+    relay: str
+    charges: tuple[Charge, ...] = ()
+
+
+@dataclass(slots=True)
+class Turn:
+    """What one transaction of a worker came to."""
+
+    settled: set[int] = field(default_factory=set)
+    claims: list[Claim] = field(default_factory=list)
+    #: Recipients that a throttle moved on: (id, dropped).
+    waiting: list[tuple[int, bool]] = field(default_factory=list)
+    expired: int = 0
+
+
+_CLAIMED = (
+    "r.id, r.token, r.message_id, r.kind, r.email, r.name, r.own, r.attempts, r.claims,"
+    " r.expires_at, m.producer, m.stream, m.accepted_at, m.send_at, m.body"
+)
+
+
+class Queue:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.settling = Settling(database)
+        self._throttles = Throttles(database)
+        ids = database.rows({"id": "bigint"})
+        waiting = "state IN ('queued', 'deferred')"
+        self._due = sa.text(
+            "SELECT b.id, b.lane, b.producer, b.route, b.domain FROM buckets b"
+            " WHERE b.open_at <= :now AND EXISTS (SELECT 1 FROM recipients r"
+            f" WHERE r.bucket_id = b.id AND r.{waiting} AND r.due_at <= :now) ORDER BY b.id"
+        )
+        heads = (
+            "SELECT r.id, r.message_id, r.email, r.token, r.suspect, r.charged, r.expires_at,"
+            " m.stream, m.template FROM recipients r JOIN messages m ON m.id = r.message_id"
+            f" WHERE r.bucket_id = :bucket AND r.{waiting} AND r.due_at <= :now"
+        )
+        tail = " ORDER BY r.due_at, r.id LIMIT :most"
+        self._heads = sa.text(heads + tail)
+        self._own_heads = sa.text(heads + " AND r.id % :of = :place" + tail)
+        claimed = (
+            "state = 'sending', token = token + 1, claims = claims + 1, seq = seq + 1,"
+            " lease_id = :lease, charged = true, changed_at = :now"
+        )
+        if database.sqlite:
+            self._claim = sa.text(
+                f"UPDATE recipients SET {claimed} WHERE id IN (SELECT id FROM {ids})"
+                f" AND {waiting} AND due_at <= :now"
+                " AND EXISTS (SELECT 1 FROM leases WHERE id = :lease) RETURNING id"
+            )
+        else:
+            # MATERIALIZED, or the planner may run the locking query once a row and
+            # claim more than was asked. The lease's lock keeps a claim and the
+            # burial of its claimant apart.
+            self._claim = sa.text(
+                "WITH lease AS MATERIALIZED (SELECT id FROM leases WHERE id = :lease FOR SHARE),"
+                " mine AS MATERIALIZED (SELECT r.id FROM recipients r WHERE r.id IN"
+                f" (SELECT id FROM {ids}) AND r.{waiting} AND r.due_at <= :now"
+                " ORDER BY r.id FOR UPDATE SKIP LOCKED)"
+                f" UPDATE recipients SET {claimed} FROM mine, lease"
+                " WHERE recipients.id = mine.id RETURNING recipients.id"
+            )
+        self._content = sa.text(
+            f"SELECT {_CLAIMED} FROM recipients r JOIN messages m ON m.id = r.message_id"
+            f" WHERE r.id IN (SELECT id FROM {ids})"
+        )
+        self._stored = sa.text(
+            f"SELECT recipient_id, content FROM renderings WHERE recipient_id IN"
+            f" (SELECT id FROM {ids})"
+        )
+        self._files = sa.text(
+            "SELECT message_id, filename, content_type, content_id, content FROM attachments"
+            f" WHERE message_id IN (SELECT id FROM {ids}) ORDER BY message_id, n"
+        )
+        self._move = sa.text(
+            "UPDATE recipients SET state = v.state, due_at = v.due_at, seq = recipients.seq + 1,"
+            " token = recipients.token + 1, changed_at = :now, error_class = v.error_class FROM "
+            + database.rows(
+                {"id": "bigint", "state": "text", "due_at": "bigint", "error_class": "text"}
+            )
+            + f" WHERE recipients.id = v.id AND recipients.{waiting}"
+            " RETURNING recipients.id, recipients.message_id, recipients.seq, recipients.state"
+        )
+
+    # --- looking ---------------------------------------------------------------
+
+    def due(self, connection: sa.Connection, now: int) -> list[Bucket]:
+        """The open buckets that hold something due."""
+        return [
+            Bucket(
+                row.id,
+                BucketKey(Lane(row.lane), row.producer, tuple(row.route.split(",")), row.domain),
+            )
+            for row in connection.execute(self._due, {"now": now})
+        ]
+
+    def heads(
+        self, connection: sa.Connection, bucket: Bucket, now: int, most: int, of: int, place: int
+    ) -> list[Head]:
+        """Up to ``most`` heads of a bucket, oldest due first.
+
+        Each of ``of`` workers prefers the ids of its own ``place``, so that they do
+        not all reach for the same rows; when its own run short it takes any.
+        """
+        values = {"bucket": bucket.id, "now": now, "most": most, "of": of, "place": place}
+        if of > 1:
+            own = [_head(bucket, row) for row in connection.execute(self._own_heads, values)]
+            if len(own) >= most:
+                return own
+            seen = {h.id for h in own}
+            rest = [_head(bucket, row) for row in connection.execute(self._heads, values)]
+            return own + [h for h in rest if h.id not in seen][: most - len(own)]
+        return [_head(bucket, row) for row in connection.execute(self._heads, values)]
+
+    def next_due(self, connection: sa.Connection, now: int) -> frozenset[Lane]:
+        """The lanes that have something due in an open bucket."""
+        return frozenset(b.key.lane for b in self.due(connection, now))
+
+    # --- one worker's transaction ----------------------------------------------------
+
+    def turn(
+        self,
+        connection: sa.Connection,
+        *,
+        lease: int,
+        settlements: Sequence[Settlement],
+        candidates: Sequence[Candidate],
+        expired: Sequence[Head] = (),
+    ) -> Turn:
+        """Settle what ended and claim what was admitted, in one transaction."""
+        now = self._database.now()
+        turn = Turn()
+        turn.settled = self.settling.write(connection, settlements, now)
+        if expired:
+            rows = [(h.id, State.EXPIRED.value, now, "expired") for h in expired]
+            turn.expired = len(self._moved(connection, rows, {}, now))
+        if not candidates:
+            return turn
+        by_id = {c.head.id: c for c in candidates}
+        wanted = [(c.head.id, c.charges) for c in candidates]
+        fits, waits = self._throttles.decide(connection, wanted, now)
+        if waits:
+            turn.waiting = self._wait(connection, waits, now)
+        if not fits:
+            return turn
+        ids = packed([(i,) for i in sorted(fits)])
+        claimed = set(
+            connection.execute(self._claim, {"rows": ids, "lease": lease, "now": now}).scalars()
+        )
+        charged = [(i, by_id[i].charges) for i in fits if i in claimed]
+        self._throttles.charge(connection, charged, now)
+        turn.claims = self._read(connection, [i for i in fits if i in claimed], by_id)
+        return turn
+
+    def _wait(
+        self, connection: sa.Connection, waits: Mapping[int, Any], now: int
+    ) -> list[tuple[int, bool]]:
+        rows = []
+        notes = {}
+        for id_, wait in waits.items():
+            state = State.THROTTLED if wait.drop else State.QUEUED
+            rows.append((id_, state.value, max(wait.due_at, now + 1), "throttled"))
+            notes[id_] = {"waits_for": f"throttle: {wait.limit}", "due_at": wait.due_at}
+        return [
+            (id_, state is State.THROTTLED)
+            for id_, state in self._moved(connection, rows, notes, now)
+        ]
+
+    def _moved(
+        self,
+        connection: sa.Connection,
+        rows: Sequence[tuple[int, str, int, str]],
+        notes: Mapping[int, object],
+        now: int,
+    ) -> list[tuple[int, State]]:
+        found = connection.execute(self._move, {"rows": packed(sorted(rows)), "now": now}).all()
+        events = [
+            (r.message_id, r.id, r.seq, r.state, now, json.dumps(notes.get(r.id, {})))
+            for r in found
+        ]
+        if events:
+            connection.execute(self.settling.events, {"rows": packed(events)})
+        return [(r.id, State(r.state)) for r in found]
+
+    def _read(
+        self, connection: sa.Connection, ids: Sequence[int], by_id: Mapping[int, Candidate]
+    ) -> list[Claim]:
+        rows = packed([(i,) for i in ids])
+        found = {row.id: row for row in connection.execute(self._content, {"rows": rows})}
+        bodies: dict[int, dict[str, Any]] = {}
+        for row in found.values():
+            if row.message_id not in bodies:
+                bodies[row.message_id] = json.loads(row.body)
+        again = [(row.id,) for row in found.values() if row.attempts]
+        stored: dict[int, bytes] = {}
+        if again:
+            for kept in connection.execute(self._stored, {"rows": packed(again)}):
+                stored[kept.recipient_id] = bytes(kept.content)
+        files: dict[int, list[Attachment]] = {}
+        with_files = [(m,) for m, body in bodies.items() if body.get("files")]
+        if with_files:
+            for f in connection.execute(self._files, {"rows": packed(with_files)}):
+                files.setdefault(f.message_id, []).append(
+                    Attachment(f.filename, f.content_type, bytes(f.content), f.content_id)
+                )
+        claims = []
+        for i in ids:
+            row = found[i]
+            claim = _claim(row, bodies[row.message_id], by_id[i], files.get(row.message_id, ()))
+            claims.append(replace(claim, stored=stored.get(i)))
+        return claims
+
+
+def _head(bucket: Bucket, row: Any) -> Head:
+    return Head(
+        row.id,
+        row.message_id,
+        bucket,
+        row.email,
+        row.stream,
+        row.template,
+        row.token,
+        bool(row.suspect),
+        bool(row.charged),
+        row.expires_at,
+    )
+
+
+def _claim(
+    row: Any, body: Mapping[str, Any], candidate: Candidate, files: Sequence[Attachment]
+) -> Claim:
+    address = Address(row.email, row.name)
+    return Claim(
+        recipient_id=row.id,
+        token=row.token,
+        message_id=row.message_id,
+        producer=row.producer,
+        stream=row.stream,
+        lane=candidate.head.bucket.key.lane,
+        relay=candidate.relay,
+        address=address,
+        letter=read_letter(
+            body,
+            message_id=row.message_id,
+            recipient_id=row.id,
+            date=max(row.accepted_at, row.send_at or 0),
+            kind=row.kind,
+            address=address,
+            own=json.loads(row.own) if row.own else None,
+            files=files,
+        ),
+        mail_from=body["mail_from"],
+        accepted_at=row.accepted_at,
+        attempts=row.attempts,
+        claims=row.claims,
+        expires_at=row.expires_at,
+    )

@@ -1,0 +1,99 @@
+"""Bringing a journal's schema up to date, and saying how old it is.
+
+Owns the call of Alembic. The steps themselves are in ``migrations/``.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from mailgate.journal.tables import metadata
+
+
+def scripts() -> Path:
+    """Where the migrations are: the checkout's, else the copy in the wheel."""
+    package = Path(__file__).resolve().parent.parent
+    beside = package.parent / "migrations"
+    return beside if (beside / "env.py").is_file() else package / "_data" / "migrations"
+
+
+def _alembic(connection: sa.Connection | None = None) -> Config:
+    config = Config()
+    # Alembic reads % as interpolation.
+    config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def latest() -> str:
+    """The newest revision that this version of mailgate knows."""
+    return ScriptDirectory.from_config(_alembic()).get_current_head() or ""
+
+
+def current(url: str) -> str:
+    """The revision that a journal is at; empty when it has no schema yet."""
+    engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
+    try:
+        with engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision() or ""
+    finally:
+        engine.dispose()
+
+
+def upgrade(url: str) -> None:
+    """Apply every migration that is missing; safe when several processes do it at once.
+
+    A SQLite file is switched to WAL here, once: processes that each switch it as
+    they open it fail now and then with "database is locked".
+    """
+    engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
+    try:
+        if engine.dialect.name == "sqlite":
+            _make_sqlite(engine)
+        with engine.connect() as connection:
+            if engine.dialect.name == "postgresql":
+                connection.execute(sa.text("SELECT pg_advisory_lock(7241995)"))
+                connection.commit()
+            if (MigrationContext.configure(connection).get_current_revision() or "") != latest():
+                connection.rollback()
+                command.upgrade(_alembic(connection), "head")
+                connection.commit()
+    finally:
+        engine.dispose()
+
+
+def _make_sqlite(engine: sa.Engine) -> None:
+    path = engine.url.database
+    if path and path != ":memory:":
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    for attempt in range(20):
+        try:
+            with engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA busy_timeout=10000")
+                mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar()
+                if mode != "wal":
+                    connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+                return
+        except sa.exc.OperationalError:
+            if attempt == 19:
+                raise
+            time.sleep(0.1)
+
+
+def differences(url: str) -> list[object]:
+    """Where the schema and the tables of this version disagree; empty is right."""
+    engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
+    try:
+        with engine.connect() as connection:
+            context = MigrationContext.configure(connection, opts={"compare_type": True})
+            return list(compare_metadata(context, metadata))
+    finally:
+        engine.dispose()

@@ -1,0 +1,215 @@
+"""Writing how conversations ended, many in one transaction.
+
+Owns the settlement: state, attempt, event and kept bytes together, applied
+only to a row that is still ``sending`` under the settlement's token. Never
+decides where a recipient goes: ``delivery.retry`` does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from mailgate.journal.arrivals import BucketKey, ensure_bucket
+from mailgate.journal.database import Database, packed
+from mailgate.journal.tables import renderings
+from mailgate.model.state import State, allowed
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The record of one conversation for one recipient, with the relay's own words."""
+
+    relay: str
+    started_at: int
+    ended_at: int
+    kind: str
+    phase: str
+    code: int
+    enhanced: str
+    reply: str
+    error_class: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """Where one claimed recipient goes.
+
+    ``path`` has each state on the way, the last being where it rests (uncertain
+    and queued again is two steps). ``bucket`` is set when it moves to another,
+    as failover does. ``stored`` are bytes to keep for the next attempt;
+    ``deaths`` is added to the row's count. Raises ``ValueError`` when the table
+    of transitions does not know the path.
+    """
+
+    recipient_id: int
+    message_id: int
+    token: int
+    path: tuple[State, ...]
+    due_at: int
+    attempt: Attempt | None = None
+    error_class: str = ""
+    bucket: BucketKey | None = None
+    suspect: bool = False
+    deaths: int = 0
+    stored: bytes | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        source = State.SENDING
+        for target in self.path:
+            if not allowed(source, target):
+                raise ValueError(f"no recipient goes from {source} to {target}")
+            source = target
+
+
+_ROW = {
+    "id": "bigint",
+    "token": "bigint",
+    "state": "text",
+    "due_at": "bigint",
+    "error_class": "text",
+    "counted": "bigint",
+    "steps": "bigint",
+    "bucket_id": "bigint",
+    "suspect": "boolean",
+    "deaths": "bigint",
+}
+_ATTEMPT = {
+    "recipient_id": "bigint",
+    "n": "bigint",
+    "relay": "text",
+    "started_at": "bigint",
+    "ended_at": "bigint",
+    "kind": "text",
+    "phase": "text",
+    "code": "bigint",
+    "enhanced": "text",
+    "reply": "text",
+    "error_class": "text",
+}
+_EVENT = {
+    "message_id": "bigint",
+    "recipient_id": "bigint",
+    "seq": "bigint",
+    "kind": "text",
+    "at": "bigint",
+    "detail": "text",
+}
+
+
+class Settling:
+    """The statements of a settlement, made once for a database."""
+
+    def __init__(self, database: Database) -> None:
+        rows = database.rows
+        self._update = sa.text(
+            "UPDATE recipients SET state = v.state, due_at = v.due_at,"
+            " error_class = v.error_class, attempts = recipients.attempts + v.counted,"
+            " seq = recipients.seq + v.steps, bucket_id = COALESCE(v.bucket_id, recipients.bucket_id),"
+            " suspect = v.suspect, deaths = recipients.deaths + v.deaths, lease_id = NULL,"
+            f" changed_at = :now FROM {rows(_ROW)}"
+            " WHERE recipients.id = v.id AND recipients.token = v.token"
+            " AND recipients.state = 'sending'"
+            " RETURNING recipients.id, recipients.attempts, recipients.seq"
+        )
+        attempt, event = ", ".join(_ATTEMPT), ", ".join(_EVENT)
+        self._attempts = sa.text(
+            f"INSERT INTO attempts ({attempt}) SELECT {attempt} FROM {rows(_ATTEMPT)} WHERE true"
+        )
+        self.events = sa.text(
+            f"INSERT INTO events ({event}) SELECT {event} FROM {rows(_EVENT)} WHERE true"
+        )
+        self._forget = sa.text(
+            "DELETE FROM renderings WHERE recipient_id IN (SELECT id FROM "
+            + rows({"id": "bigint"})
+            + ")"
+        )
+
+    def write(
+        self, connection: sa.Connection, settlements: Sequence[Settlement], now: int
+    ) -> set[int]:
+        """Apply the settlements; gives the recipients that were still ours to settle."""
+        if not settlements:
+            return set()
+        buckets: dict[BucketKey, int] = {}
+        for s in settlements:
+            if s.bucket is not None and s.bucket not in buckets:
+                buckets[s.bucket] = ensure_bucket(connection, s.bucket)
+        # Sorted, so that two settlers lock rows in one order.
+        ordered = sorted(settlements, key=lambda s: s.recipient_id)
+        rows = [
+            (
+                s.recipient_id,
+                s.token,
+                s.path[-1].value,
+                s.due_at,
+                s.error_class or None,
+                1 if s.attempt else 0,
+                len(s.path),
+                buckets[s.bucket] if s.bucket else None,
+                s.suspect,
+                s.deaths,
+            )
+            for s in ordered
+        ]
+        found = connection.execute(self._update, {"rows": packed(rows), "now": now})
+        written = {row.id: (row.attempts, row.seq) for row in found}
+        mine = [s for s in ordered if s.recipient_id in written]
+        attempts = [
+            (s.recipient_id, written[s.recipient_id][0], *_attempt_row(s.attempt))
+            for s in mine
+            if s.attempt
+        ]
+        if attempts:
+            connection.execute(self._attempts, {"rows": packed(attempts)})
+        events = []
+        for s in mine:
+            n, seq = written[s.recipient_id]
+            for step, state in enumerate(s.path):
+                number = seq - len(s.path) + step + 1
+                detail = _detail(s, n, state)
+                events.append((s.message_id, s.recipient_id, number, state.value, now, detail))
+        if events:
+            connection.execute(self.events, {"rows": packed(events)})
+        keep = [{"recipient_id": s.recipient_id, "content": s.stored} for s in mine if s.stored]
+        over = [(s.recipient_id,) for s in mine if s.path[-1] is State.SENT and not s.stored]
+        over = [row for row in over if written[row[0]][0] > 1]
+        if keep or over:
+            ids = over + [(k["recipient_id"],) for k in keep]
+            connection.execute(self._forget, {"rows": packed(ids)})
+        if keep:
+            connection.execute(renderings.insert(), keep)
+        return set(written)
+
+
+def _attempt_row(a: Attempt) -> tuple[object, ...]:
+    return (
+        a.relay,
+        a.started_at,
+        a.ended_at,
+        a.kind,
+        a.phase,
+        a.code,
+        a.enhanced,
+        a.reply,
+        a.error_class,
+    )
+
+
+def _detail(s: Settlement, attempts: int, state: State) -> str:
+    said: dict[str, object] = {}
+    if s.attempt:
+        said["attempt"] = attempts
+        said["relay"] = s.attempt.relay
+        said["code"] = s.attempt.code
+    if s.error_class:
+        said["error_class"] = s.error_class
+    if s.note:
+        said["note"] = s.note
+    if state in (State.DEFERRED, State.QUEUED):
+        said["due_at"] = s.due_at
+    return json.dumps(said, separators=(",", ":"))
