@@ -10,7 +10,16 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from mailgate.model.address import Address, wire_form
 from mailgate.model.state import Lane
@@ -94,6 +103,17 @@ Mailbox = Annotated[
     PlainSerializer(lambda a: f"{a.name} <{a.email}>" if a.name else a.email),
 ]
 Name = Annotated[str, Field(pattern=_NAME)]
+#: Goes into commands and headers, so it holds neither spaces nor control characters.
+Host = Annotated[str, Field(pattern=r"^[^\s\x00-\x20\x7f]+$")]
+#: A reverse-path: '' is the null sender (RFC 5321 section 4.5.5).
+ReversePath = Annotated[str, AfterValidator(lambda text: text and wire_form(text))]
+
+
+def _refuse(faults: list[tuple[str, str]]) -> None:
+    """Raise faults of a whole section, each with its key below the section, if there are any."""
+    if faults:
+        text = "; ".join(f"{key} {rule}" for key, rule in faults)
+        raise PydanticCustomError("section_faults", "{text}", {"text": text, "faults": faults})
 
 
 class Section(BaseModel):
@@ -141,9 +161,9 @@ class Templates(Section):
 class Backoff(Section):
     """When a deferred recipient is tried again: first, first x factor, … up to cap."""
 
-    first: Duration = 60.0
-    factor: float = Field(3.0, ge=1.0)
-    cap: Duration = 4 * 3600.0
+    first: Duration = Field(60.0, description="Wait before the second attempt.")
+    factor: float = Field(3.0, ge=1, description="Each wait is so much longer than the last.")
+    cap: Duration = Field(4 * 3600.0, description="The longest wait.")
     jitter: float = Field(0.2, ge=0, le=0.9, description="Share by which a wait may differ.")
     give_up: Duration = Field(72 * 3600.0, description="Age at which a recipient fails.")
 
@@ -151,41 +171,63 @@ class Backoff(Section):
 class ThrottleRule(Section):
     """At most ``limit`` mails to one recipient in any ``window``."""
 
-    limit: int = Field(ge=1)
-    window: Duration = Field(gt=0)
-    per: Literal["recipient", "recipient+template"] = "recipient"
-    on_limit: Literal["defer", "drop"] = "defer"
+    limit: int = Field(ge=1, description="Most mails in any window.")
+    window: Duration = Field(gt=0, description="Length of the window.")
+    per: Literal["recipient", "recipient+template"] = Field(
+        "recipient", description="What is counted together."
+    )
+    on_limit: Literal["defer", "drop"] = Field(
+        "defer", description="defer: waits for the window; drop: is never sent."
+    )
 
 
 class Relay(Section):
-    host: str
-    port: int = Field(587, ge=1, le=65535)
-    security: Literal["starttls", "tls", "none"] = "starttls"
-    username: str | None = None
+    host: Host = Field(description="Name or address of the SMTP server.")
+    port: int = Field(
+        587, ge=1, le=65535, description="587 for submission, 465 with tls, 25 between servers."
+    )
+    security: Literal["starttls", "tls", "none"] = Field(
+        "starttls",
+        description="starttls: never without it; tls: from the first byte; none: in clear.",
+    )
+    username: str | None = Field(None, description="For AUTH; without one there is no AUTH.")
     password_env: str | None = Field(None, description="Environment variable with the password.")
     password_file: Path | None = Field(None, description="File with the password.")
-    auth: tuple[Literal["plain", "login", "cram-md5"], ...] = ("plain", "login")
+    auth: tuple[Literal["plain", "login", "cram-md5"], ...] = Field(
+        ("plain", "login"), description="AUTH mechanisms in order of preference."
+    )
     ca_file: Path | None = Field(None, description="PEM bundle to trust instead of the system's.")
     verify: bool = Field(True, description="False accepts any certificate: for tests only.")
-    hostname: str | None = Field(None, description="What we say in EHLO; this host by default.")
+    hostname: Host | None = Field(None, description="What we say in EHLO; this host by default.")
     max_connections: int = Field(20, ge=1, le=1000, description="For each worker process.")
-    messages_per_connection: int = Field(1000, ge=1)
+    messages_per_connection: int = Field(
+        1000, ge=1, description="Then a connection is closed and another opened."
+    )
     idle: Duration = Field(15.0, description="A connection idle for longer is closed.")
     max_age: Duration = Field(300.0, description="A connection older than this is closed.")
-    connect_timeout: Duration = 30.0
+    connect_timeout: Duration = Field(30.0, description="Wait for TCP and TLS to be there.")
     command_timeout: Duration = Field(300.0, description="Wait for a reply (RFC 5321 4.5.3.2).")
     dot_timeout: Duration = Field(600.0, description="Wait for the reply to the final dot.")
-    rate: RateText | None = None
+    rate: RateText | None = Field(
+        None, description="Most attempts over all worker processes together."
+    )
 
     @model_validator(mode="after")
     def _auth_needs_tls(self) -> Self:
+        faults = []
         if self.username and self.security == "none":
-            raise ValueError(
-                "username with security = 'none' would send the password in clear: "
-                "use starttls or tls"
+            faults.append(
+                (
+                    "security",
+                    "is 'none', which would send username and password in clear: "
+                    "it must be 'starttls' or 'tls'",
+                )
             )
         if self.username and not (self.password_env or self.password_file):
-            raise ValueError("username needs password_env or password_file")
+            faults.append(("username", "needs password_env or password_file beside it"))
+        if self.password_env and self.password_file:
+            faults.append(("password_file", "is set and so is password_env: leave one of them out"))
+        _refuse(faults)
         return self
 
 
@@ -199,14 +241,22 @@ class Stream(Section):
     sender: Mailbox | None = Field(
         None, alias="from", description="From when the message names none."
     )
-    envelope_from: str | None = Field(
+    envelope_from: ReversePath | None = Field(
         None, description="MAIL FROM; the From address by default, '' for the null sender."
     )
     relays: tuple[str, ...] = Field((), description="In order of preference; all by default.")
-    lane: Lane = Lane.NORMAL
+    lane: Lane = Field(
+        Lane.NORMAL, description="Which queue: high overtakes normal, normal overtakes bulk."
+    )
     retry: Backoff = Backoff()
-    uncertain: Literal["retry", "hold"] = "retry"
-    throttle: tuple[ThrottleRule, ...] = ()
+    uncertain: Literal["retry", "hold"] = Field(
+        "retry",
+        description="When no answer came after the final dot: retry (perhaps a second copy) "
+        "or hold (an operator decides).",
+    )
+    throttle: tuple[ThrottleRule, ...] = Field(
+        (), description="How many mails one recipient gets in a window."
+    )
     expires_after: Duration | None = Field(None, description="expires_at when none is given.")
 
 
@@ -230,10 +280,21 @@ class Worker(Section):
 class Inbox(Section):
     """The local catcher of ``mailgate up``."""
 
-    host: str = "127.0.0.1"
-    smtp_port: int = Field(1025, ge=0, le=65535)
-    http_port: int = Field(8025, ge=0, le=65535)
+    host: Host = Field("127.0.0.1", description="Where it listens.")
+    smtp_port: int = Field(1025, ge=0, le=65535, description="For mail; 0 takes any free port.")
+    http_port: int = Field(8025, ge=0, le=65535, description="For the page; 0 takes any free port.")
     keep: int = Field(1000, ge=1, description="Mails kept; the oldest go first.")
+
+
+class Log(Section):
+    """One line a record, on standard error."""
+
+    format: Literal["console", "json"] = Field(
+        "console", description="console: key=value for people; json: for machines."
+    )
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="What is less urgent is not written."
+    )
 
 
 def _built_in_streams() -> dict[str, Stream]:
@@ -260,10 +321,14 @@ class Config(Section):
     state_dir: Path = Field(
         Path(".mailgate"), description="Local files: embedded data, leases, spools, inbox."
     )
-    default_stream: str = "transactional"
-    default_producer: Name = "default"
-    default_locale: str = "en"
-    message_id_domain: str | None = Field(
+    default_stream: str = Field(
+        "transactional", description="The stream of a message that names none."
+    )
+    default_producer: Name = Field(
+        "default", description="The producer of a message that names none."
+    )
+    default_locale: str = Field("en", description="The language of a message that names none.")
+    message_id_domain: Host | None = Field(
         None, description="Right side of Message-ID; the sender's domain by default."
     )
     broker: Broker = Broker()
@@ -276,6 +341,7 @@ class Config(Section):
     limits: Limits = Limits()
     worker: Worker = Worker()
     inbox: Inbox = Inbox()
+    log: Log = Log()
 
     @model_validator(mode="before")
     @classmethod
@@ -301,11 +367,22 @@ class Config(Section):
         for name, stream in self.streams.items():
             for relay in stream.relays:
                 if relay not in self.relays:
-                    faults.append(f"streams.{name}.relays names {relay!r}, which is no relay")
+                    known = ", ".join(f"'{known}'" for known in self.relays) or "none"
+                    faults.append(
+                        (
+                            f"streams.{name}.relays",
+                            f"names '{relay}', which is no relay; the relays are: {known}",
+                        )
+                    )
         if self.default_stream not in self.streams:
-            faults.append(f"default_stream names {self.default_stream!r}, which is no stream")
-        if faults:
-            raise ValueError("; ".join(faults))
+            known = ", ".join(f"'{known}'" for known in self.streams)
+            faults.append(
+                (
+                    "default_stream",
+                    f"names '{self.default_stream}', which is no stream; the streams are: {known}",
+                )
+            )
+        _refuse(faults)
         return self
 
     def route(self, stream: str) -> tuple[str, ...]:

@@ -1,0 +1,132 @@
+"""A second look at a configuration that is valid: what is dangerous, what is secret.
+
+Owns the warnings of ``config check`` and the masking of ``config show``. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mailgate.config import urls
+from mailgate.config.shape import Config, format_duration
+
+#: RFC 5321 section 4.5.3.2.6 asks for ten minutes after the dot.
+_DOT_TIMEOUT = 600.0
+
+
+def masked(config: Config) -> dict[str, Any]:
+    """The whole configuration as plain values, keys as in TOML, passwords in URLs as ``***``."""
+    plain = _mask(config.model_dump(mode="json", by_alias=True))
+    assert isinstance(plain, dict)
+    return plain
+
+
+def _mask(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _mask(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_mask(inner) for inner in value]
+    return urls.mask(value) if isinstance(value, str) and "://" in value else value
+
+
+def warnings(config: Config) -> list[str]:
+    """What works and may still hurt, as sentences that begin with the key."""
+    return [*_transport(config), *_relays(config), *_limits(config), *_order(config)]
+
+
+def _transport(config: Config) -> list[str]:
+    said = []
+    for key, url in (
+        ("broker.url", config.broker.url),
+        ("intake.url", config.intake.url),
+        ("limiter.url", config.limiter.url),
+        ("journal.url", config.journal.url),
+    ):
+        far = [host for host in urls.hosts(url or "") if not urls.is_loopback(host)]
+        if url and far and _in_clear(url):
+            said.append(f"{key} talks to {far[0]} without TLS: {_tls_instead(url)}")
+    broker = config.broker.url or ""
+    far = [host for host in urls.hosts(broker) if not urls.is_loopback(host)]
+    if far and (config.journal.url or "sqlite:").startswith("sqlite:"):
+        said.append(
+            "journal.url is SQLite, which serves one machine: workers elsewhere on this broker "
+            "would have a journal of their own"
+        )
+    if not urls.is_loopback(config.inbox.host):
+        said.append(
+            f"inbox.host is {config.inbox.host}: the inbox has no login and shows every mail "
+            "to who can reach it; 127.0.0.1 keeps it on this machine"
+        )
+    return said
+
+
+def _in_clear(url: str) -> bool:
+    if url.startswith("postgresql"):
+        return "sslmode=require" not in url and "sslmode=verify-" not in url
+    return url.startswith(("redis://", "amqp://", "sentinel://"))
+
+
+def _tls_instead(url: str) -> str:
+    if url.startswith("postgresql"):
+        return "add ?sslmode=verify-full"
+    if url.startswith("amqp"):
+        return "use amqps://"
+    return "use rediss://" if url.startswith("redis") else "keep it on a trusted network"
+
+
+def _relays(config: Config) -> list[str]:
+    said = []
+    if not config.relays and (config.broker.url or config.journal.url):
+        said.append("relays is empty: mail goes nowhere but to the local inbox of `mailgate up`")
+    for name, relay in config.relays.items():
+        key = f"relays.{name}"
+        near = urls.is_loopback(relay.host)
+        if relay.security == "none" and not near:
+            said.append(f"{key}.security is 'none': mail travels to {relay.host} in clear")
+        if not relay.verify and relay.security != "none":
+            said.append(
+                f"{key}.verify is false: anyone between here and {relay.host} can read the mail"
+                + (" and the password" if relay.username else "")
+            )
+        if relay.dot_timeout < _DOT_TIMEOUT:
+            said.append(
+                f"{key}.dot_timeout is {format_duration(relay.dot_timeout)}, and RFC 5321 asks "
+                "for 10m: what a slow relay has taken would be sent again"
+            )
+        if relay.max_age < relay.idle:
+            said.append(f"{key}.idle is longer than max_age, which closes the connection first")
+    return said
+
+
+def _limits(config: Config) -> list[str]:
+    rated = [f"relays.{name}.rate" for name, relay in config.relays.items() if relay.rate]
+    if config.limits.total is not None:
+        rated.append("limits.global")
+    broker = config.broker.url
+    if rated and config.limiter.url is None and broker and not urls.is_redis(broker):
+        return [
+            f"limiter.url is not set and the broker is no Redis, but there are rates "
+            f"({', '.join(rated)}): they are kept in the journal, which is slower; "
+            "set a Redis URL, or 'journal' if that is meant"
+        ]
+    return []
+
+
+def _order(config: Config) -> list[str]:
+    said = []
+    worker = config.worker
+    if worker.deadline >= worker.lease:
+        said.append(
+            f"worker.deadline ({format_duration(worker.deadline)}) is not shorter than "
+            f"worker.lease ({format_duration(worker.lease)}): a task should end before its "
+            "process can be taken for dead"
+        )
+    for name, stream in config.streams.items():
+        key, retry = f"streams.{name}.retry", stream.retry
+        if retry.first > retry.cap:
+            said.append(f"{key}.first is longer than cap, which shortens it")
+        if retry.give_up <= retry.first:
+            said.append(f"{key}.give_up is not longer than first: nothing is tried twice")
+        if stream.expires_after is not None and stream.expires_after > retry.give_up:
+            said.append(f"streams.{name}.expires_after is longer than retry.give_up, which ends it")
+    return said
