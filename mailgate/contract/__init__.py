@@ -1,0 +1,19 @@
+"""What a producer may say: the model, its JSON Schema, and bytes → Submission or Refusal.
+
+Knows no broker, no journal and no template: what needs those is checked by
+``intake.accept``.
+"""
+
+from mailgate.contract.faults import Fault, RefusedRecipient
+from mailgate.contract.read import Refusal, body_hash, read, remainder
+from mailgate.contract.submission import Submission
+
+__all__ = [
+    "Fault",
+    "Refusal",
+    "RefusedRecipient",
+    "Submission",
+    "body_hash",
+    "read",
+    "remainder",
+]
