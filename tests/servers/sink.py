@@ -39,8 +39,11 @@ class Sink:
         )
 
     def mails(self) -> list[bytes]:
-        """The mails received so far, oldest first, each with the sink's own headers on top."""
-        files = sorted(self.mails_directory.iterdir(), key=lambda p: (p.stat().st_mtime_ns, p.name))
+        """The mails received so far, each with the sink's own headers on top.
+
+        Oldest first, to within the milliseconds that a file's time is coarse.
+        """
+        files = sorted(self.mails_directory.iterdir(), key=lambda p: p.stat().st_mtime_ns)
         return [p.read_bytes() for p in files]
 
     @property
