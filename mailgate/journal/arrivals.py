@@ -79,6 +79,7 @@ class Arrival:
     tags: str | None = None
     metadata: str | None = None
     traceparent: str | None = None
+    throttle: str | None = None
     attachments: tuple[Attachment, ...] = ()
     session: int | None = None
     redelivered: bool = False
@@ -113,6 +114,7 @@ _MESSAGE = {
     "tags": "text",
     "metadata": "text",
     "traceparent": "text",
+    "throttle": "text",
     "body": "text",
     "unacked": "bigint",
 }
@@ -370,6 +372,7 @@ def _message_row(id_: int, a: Arrival, now: int) -> tuple[object, ...]:
         a.tags,
         a.metadata,
         a.traceparent,
+        a.throttle,
         a.body,
         a.session,
     )

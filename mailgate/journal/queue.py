@@ -37,8 +37,10 @@ class Head:
     message_id: int
     bucket: Bucket
     email: str
+    producer: str
     stream: str
     template: str | None
+    throttle: str | None
     token: int
     suspect: bool
     charged: bool
@@ -67,7 +69,8 @@ class Turn:
 
 _CLAIMED = (
     "r.id, r.token, r.message_id, r.kind, r.email, r.name, r.own, r.attempts, r.claims,"
-    " r.expires_at, m.producer, m.stream, m.accepted_at, m.send_at, m.body"
+    " r.expires_at, m.producer, m.stream, m.accepted_at, m.send_at, m.sensitive,"
+    " m.body"
 )
 
 
@@ -85,7 +88,8 @@ class Queue:
         )
         heads = (
             "SELECT r.id, r.message_id, r.email, r.token, r.suspect, r.charged, r.expires_at,"
-            " m.stream, m.template FROM recipients r JOIN messages m ON m.id = r.message_id"
+            " m.producer, m.stream, m.template, m.throttle"
+            " FROM recipients r JOIN messages m ON m.id = r.message_id"
             f" WHERE r.bucket_id = :bucket AND r.{waiting} AND r.due_at <= :now"
         )
         tail = " ORDER BY r.due_at, r.id LIMIT :most"
@@ -270,8 +274,10 @@ def _head(bucket: Bucket, row: Any) -> Head:
         row.message_id,
         bucket,
         row.email,
+        row.producer,
         row.stream,
         row.template,
+        row.throttle,
         row.token,
         bool(row.suspect),
         bool(row.charged),
@@ -307,4 +313,5 @@ def _claim(
         attempts=row.attempts,
         claims=row.claims,
         expires_at=row.expires_at,
+        sensitive=bool(row.sensitive),
     )

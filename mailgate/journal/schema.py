@@ -5,7 +5,10 @@ Owns the call of Alembic. The steps themselves are in ``migrations/``.
 
 from __future__ import annotations
 
+import fcntl
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -14,7 +17,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy.exc import DBAPIError
 
+from mailgate.journal.database import JournalAway
 from mailgate.journal.tables import metadata
 
 
@@ -48,6 +53,18 @@ def current(url: str) -> str:
         engine.dispose()
 
 
+def behind(url: str) -> str:
+    """The journal's revision when it is not the latest, for a message; empty when it is.
+
+    Raises ``JournalAway`` when the journal cannot be asked.
+    """
+    try:
+        at = current(url)
+    except DBAPIError as error:
+        raise JournalAway(str(error.orig).strip()) from error
+    return "" if at == latest() else at or "no revision"
+
+
 def upgrade(url: str) -> None:
     """Apply every migration that is missing; safe when several processes do it at once.
 
@@ -56,9 +73,7 @@ def upgrade(url: str) -> None:
     """
     engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
     try:
-        if engine.dialect.name == "sqlite":
-            _make_sqlite(engine)
-        with engine.connect() as connection:
+        with _alone(engine), engine.connect() as connection:
             if engine.dialect.name == "postgresql":
                 connection.execute(sa.text("SELECT pg_advisory_lock(7241995)"))
                 connection.commit()
@@ -70,10 +85,21 @@ def upgrade(url: str) -> None:
         engine.dispose()
 
 
-def _make_sqlite(engine: sa.Engine) -> None:
+@contextmanager
+def _alone(engine: sa.Engine) -> Iterator[None]:
+    """On SQLite one process at a time: its DDL would wait, and then find the tables made."""
     path = engine.url.database
-    if path and path != ":memory:":
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    if engine.dialect.name != "sqlite" or not path or path == ":memory:":
+        yield
+        return
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{path}.upgrading", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _make_sqlite(engine)
+        yield
+
+
+def _make_sqlite(engine: sa.Engine) -> None:
     for attempt in range(20):
         try:
             with engine.connect() as connection:

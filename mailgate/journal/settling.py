@@ -41,7 +41,8 @@ class Settlement:
     ``path`` has each state on the way, the last being where it rests (uncertain
     and queued again is two steps). ``bucket`` is set when it moves to another,
     as failover does. ``stored`` are bytes to keep for the next attempt;
-    ``deaths`` is added to the row's count. Raises ``ValueError`` when the table
+    ``deaths`` is added to the row's count; a ``sensitive`` message forgets its content
+    once all its recipients have it. Raises ``ValueError`` when the table
     of transitions does not know the path.
     """
 
@@ -56,6 +57,7 @@ class Settlement:
     suspect: bool = False
     deaths: int = 0
     stored: bytes | None = None
+    sensitive: bool = False
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -109,9 +111,10 @@ class Settling:
         self._update = sa.text(
             "UPDATE recipients SET state = v.state, due_at = v.due_at,"
             " error_class = v.error_class, attempts = recipients.attempts + v.counted,"
-            " seq = recipients.seq + v.steps, bucket_id = COALESCE(v.bucket_id, recipients.bucket_id),"
-            " suspect = v.suspect, deaths = recipients.deaths + v.deaths, lease_id = NULL,"
-            f" changed_at = :now FROM {rows(_ROW)}"
+            " seq = recipients.seq + v.steps,"
+            " bucket_id = COALESCE(v.bucket_id, recipients.bucket_id),"
+            " suspect = v.suspect, deaths = recipients.deaths + v.deaths,"
+            f" lease_id = NULL, changed_at = :now FROM {rows(_ROW)}"
             " WHERE recipients.id = v.id AND recipients.token = v.token"
             " AND recipients.state = 'sending'"
             " RETURNING recipients.id, recipients.attempts, recipients.seq"
@@ -128,6 +131,8 @@ class Settling:
             + rows({"id": "bigint"})
             + ")"
         )
+
+        self._redact = _redaction(database.sqlite)
 
     def write(
         self, connection: sa.Connection, settlements: Sequence[Settlement], now: int
@@ -183,7 +188,34 @@ class Settling:
             connection.execute(self._forget, {"rows": packed(ids)})
         if keep:
             connection.execute(renderings.insert(), keep)
+        done = {s.message_id for s in mine if s.sensitive and s.path[-1] is State.SENT}
+        for message_id in sorted(done):
+            for statement in self._redact:
+                connection.execute(statement, {"message": message_id})
         return set(written)
+
+
+def _redaction(sqlite: bool) -> tuple[sa.TextClause, ...]:
+    """What a sensitive message forgets when nobody waits for it or can be sent it again."""
+    secret = ("data", "text", "html", "subject", "headers")
+    if sqlite:
+        paths = ", ".join(f"'$.{k}'" for k in secret)
+        lean = f"json_remove(body, {paths})"
+    else:
+        lean = "(body::jsonb " + " ".join(f"- '{k}'" for k in secret) + ")::text"
+    over = (
+        "NOT EXISTS (SELECT 1 FROM recipients r WHERE r.message_id = :message"
+        " AND r.state NOT IN ('sent', 'cancelled', 'throttled', 'digested'))"
+    )
+    return (
+        sa.text(f"UPDATE messages SET body = {lean} WHERE id = :message AND {over}"),
+        sa.text(f"UPDATE recipients SET own = NULL WHERE message_id = :message AND {over}"),
+        sa.text(f"DELETE FROM attachments WHERE message_id = :message AND {over}"),
+        sa.text(
+            "DELETE FROM renderings WHERE recipient_id IN"
+            f" (SELECT id FROM recipients WHERE message_id = :message) AND {over}"
+        ),
+    )
 
 
 def _attempt_row(a: Attempt) -> tuple[object, ...]:

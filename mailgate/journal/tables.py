@@ -33,13 +33,13 @@ metadata = MetaData(
     }
 )
 
-#: SQLite gives a rowid only to INTEGER; PostgreSQL needs the eight bytes.
-_Serial = BigInteger().with_variant(Integer(), "sqlite")
+#: SQLite makes the rowid itself the key only for INTEGER; PostgreSQL needs the eight bytes.
+_Number = BigInteger().with_variant(Integer(), "sqlite")
 
 messages = Table(
     "messages",
     metadata,
-    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", _Number, primary_key=True, autoincrement=False),
     Column("producer", String(63), nullable=False),
     # Never null: what makes a repeated delivery the same message.
     Column("identity", String(400), nullable=False),
@@ -55,6 +55,8 @@ messages = Table(
     Column("tags", Text),
     Column("metadata", Text),
     Column("traceparent", String(64)),
+    # A throttle that the message itself asks for: key, limit, window (ms), on_limit.
+    Column("throttle", Text),
     # The letter as JSON: sender, headers, template and data or bodies.
     Column("body", Text, nullable=False),
     # Set while an AMQP delivery without any identity may yet come again.
@@ -101,7 +103,7 @@ TROUBLE_SQL = "state IN ('bounced', 'failed', 'uncertain', 'held', 'expired')"
 recipients = Table(
     "recipients",
     metadata,
-    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", _Number, primary_key=True, autoincrement=False),
     Column("message_id", BigInteger, nullable=False, index=True),
     Column("n", Integer, nullable=False),
     # to, cc, bcc: one shared mail; own: a private mail of their own.
@@ -155,7 +157,7 @@ Index(
 attempts = Table(
     "attempts",
     metadata,
-    Column("id", _Serial, primary_key=True),
+    Column("id", _Number, primary_key=True),
     Column("recipient_id", BigInteger, nullable=False, index=True),
     Column("n", Integer, nullable=False),
     Column("relay", String(63), nullable=False),
@@ -173,14 +175,14 @@ attempts = Table(
 renderings = Table(
     "renderings",
     metadata,
-    Column("recipient_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("recipient_id", _Number, primary_key=True, autoincrement=False),
     Column("content", LargeBinary, nullable=False),
 )
 
 events = Table(
     "events",
     metadata,
-    Column("id", _Serial, primary_key=True),
+    Column("id", _Number, primary_key=True),
     Column("message_id", BigInteger, nullable=False, index=True),
     Column("recipient_id", BigInteger),
     Column("seq", Integer, nullable=False),
@@ -192,7 +194,7 @@ events = Table(
 parked = Table(
     "parked",
     metadata,
-    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", _Number, primary_key=True, autoincrement=False),
     # What makes a repeated delivery of the same bytes the same row.
     Column("identity", String(400), nullable=False, unique=True),
     Column("received_at", BigInteger, nullable=False),
@@ -214,7 +216,7 @@ parked = Table(
 leases = Table(
     "leases",
     metadata,
-    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", _Number, primary_key=True, autoincrement=False),
     Column("kind", String(12), nullable=False),
     Column("host", String(255), nullable=False),
     Column("boot", String(64), nullable=False),
@@ -228,26 +230,26 @@ leases = Table(
 throttle_hits = Table(
     "throttle_hits",
     metadata,
-    Column("id", _Serial, primary_key=True),
+    Column("id", _Number, primary_key=True),
     Column("key", String(64), nullable=False),
     Column("at", BigInteger, nullable=False),
     Column("recipient_id", BigInteger, nullable=False),
     Index("ix_throttle_hits_key_at", "key", "at"),
 )
 
-#: Rate limits kept in the journal: the frontier of each limit, in microseconds.
+#: Rate limits kept in the journal: what each remembers, as JSON (``journal.permits``).
 permits = Table(
     "permits",
     metadata,
     Column("key", String(300), primary_key=True),
-    Column("frontier", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
 )
 
 #: What operators did, to whom it may concern.
 actions = Table(
     "actions",
     metadata,
-    Column("id", _Serial, primary_key=True),
+    Column("id", _Number, primary_key=True),
     Column("at", BigInteger, nullable=False),
     Column("who", String(255), nullable=False),
     Column("verb", String(32), nullable=False),

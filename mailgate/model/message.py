@@ -100,4 +100,5 @@ class Claim:
     attempts: int
     claims: int
     expires_at: int | None = None
+    sensitive: bool = False
     stored: bytes | None = None

@@ -110,3 +110,7 @@ def untouched(phase: Phase, reply: Reply, error_class: str, scope: Scope = Scope
 
 def held(error_class: str, reason: str) -> Outcome:
     return Outcome(Kind.HOLD, Phase.RENDER, Reply(0, reason), error_class, Scope.MESSAGE)
+
+
+class LeaseLost(Exception):
+    """This process may no longer send: others may have taken over what it claimed."""

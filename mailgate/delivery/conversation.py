@@ -1,0 +1,149 @@
+"""One recipient's conversation: render, wait for the permit's moment, send.
+
+Owns the marks around the final dot and the renewal of a permit that came too
+late. Gives an outcome for everything that can happen; never writes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from mailgate.delivery.lease import ProcessLease
+from mailgate.delivery.spool import Mark
+from mailgate.limits.rules import Ask, Grant, Limiter, LimiterAway
+from mailgate.model import outcome as outcomes
+from mailgate.model.message import Claim, Envelope, Letter
+from mailgate.model.outcome import LeaseLost, Outcome, Reply, Scope
+from mailgate.model.state import Phase
+
+#: A conversation that cannot get its permit renewed in this time gives its claim back.
+PERMIT_PATIENCE = 5.0
+#: A connection is taken in hand this long before the permit's moment (seconds).
+AHEAD = 0.05
+
+
+class Marker(Protocol):
+    """Told by the session, in this order, at most one of the last two."""
+
+    def dot(self) -> None: ...
+    def accepted(self) -> None: ...
+    def refused(self) -> None: ...
+
+
+Gate = Callable[[], Awaitable[None]]
+Render = Callable[[Letter], bytes | Outcome]
+Send = Callable[[str, Envelope, Marker, Gate | None], Awaitable[Outcome]]
+Trouble = Callable[[str, BaseException], None]
+
+
+class PermitLost(Exception):
+    """No permit could be had in time; nothing was said to the relay."""
+
+
+@dataclass(slots=True)
+class Marks:
+    """The conversation's marks in the spool; ``dot`` is the last word before the dot."""
+
+    lease: ProcessLease
+    slot: int
+    past_dot: bool = False
+
+    def dot(self) -> None:
+        if not self.lease.valid:
+            raise LeaseLost("the lease has run out")
+        if not self.lease.spool.mark(self.slot, Mark.DOT):
+            # Whoever sealed the spool judges by what it saw before: take the mark back.
+            self.lease.spool.mark(self.slot, Mark.NONE)
+            raise LeaseLost("the spool is sealed")
+        self.past_dot = True
+
+    def accepted(self) -> None:
+        self.lease.spool.mark(self.slot, Mark.ACCEPTED)
+
+    def refused(self) -> None:
+        self.lease.spool.mark(self.slot, Mark.REFUSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """The grant that a claim came with, and how to ask for another."""
+
+    grant: Grant
+    ask: Ask
+    limiter: Limiter
+
+    async def until_near(self) -> None:
+        await asyncio.sleep(max(0.0, self.grant.opens - time.monotonic() - AHEAD))
+
+    async def gate(self) -> None:
+        """Return when MAIL may be sent, now; raises ``PermitLost``."""
+        grant = self.grant
+        patience = time.monotonic() + PERMIT_PATIENCE
+        while True:
+            wait = grant.opens - time.monotonic()
+            if wait > 0:
+                await asyncio.sleep(wait)
+            if time.monotonic() <= grant.closes:
+                return
+            grant = await self._renewed(patience)
+
+    async def _renewed(self, patience: float) -> Grant:
+        while time.monotonic() < patience:
+            try:
+                [answer] = await self.limiter.reserve([self.ask], AHEAD)
+            except LimiterAway:
+                break
+            if isinstance(answer, Grant):
+                return answer
+            await asyncio.sleep(min(answer.wait, 0.5))
+        raise PermitLost
+
+
+async def converse(
+    claim: Claim,
+    permit: Permit | None,
+    marks: Marks,
+    render: Render,
+    send: Send,
+    trouble: Trouble,
+) -> tuple[Outcome, bytes | None]:
+    """The outcome, and the bytes that were rendered for it.
+
+    Cancelled, it still answers: before the dot nothing was sent, after it the
+    outcome is uncertain.
+    """
+    content: bytes | None = None
+    try:
+        rendered = claim.stored if claim.stored is not None else render(claim.letter)
+        if isinstance(rendered, Outcome):
+            return rendered, None
+        content = rendered
+        envelope = Envelope(claim.mail_from, claim.address.email, content)
+        if permit is None:
+            return await send(claim.relay, envelope, marks, None), content
+        await permit.until_near()
+        return await send(claim.relay, envelope, marks, permit.gate), content
+    except LeaseLost as error:
+        outcome = _untouched("lease_lost", str(error))
+    except PermitLost:
+        outcome = _untouched("limit", "no permit in time")
+    except asyncio.CancelledError:
+        if marks.past_dot:
+            outcome = outcomes.uncertain("stopped while waiting for the reply to the dot")
+        else:
+            outcome = _untouched("stopped", "stopped before the dot")
+    except Exception as error:  # noqa: BLE001 - a bug must not lose the claim
+        trouble("a conversation failed in mailgate itself", error)
+        if marks.past_dot:
+            outcome = outcomes.uncertain(f"failed after the dot: {type(error).__name__}")
+        else:
+            outcome = outcomes.held("internal_error", type(error).__name__)
+    return outcome, content
+
+
+def _untouched(error_class: str, reason: str) -> Outcome:
+    return outcomes.untouched(Phase.BODY, Reply(0, reason), error_class, Scope.MESSAGE)

@@ -1,0 +1,162 @@
+"""The life of a worker process in the journal, and the burial of dead ones.
+
+Owns this process's lease and spool, the answer to "may I still send?", and the
+sweep that settles what dead processes had claimed. Never sends.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from mailgate.config.shape import Config, Stream
+from mailgate.delivery import spool as spools
+from mailgate.delivery.recovery import judge
+from mailgate.delivery.spool import Spool
+from mailgate.journal import leases
+from mailgate.journal.database import Database
+from mailgate.journal.leases import Lease
+from mailgate.journal.queue import Queue
+from mailgate.model.ids import Ids
+
+KIND = "worker"
+
+#: Seconds before the lease's end at which its owner stops sending: what a clock
+#: may be off, and what a dot may take from the check to the kernel.
+MARGIN = 2.0
+
+
+class ProcessLease:
+    """One lease. A process that was buried makes a new one."""
+
+    def __init__(
+        self, database: Database, queue: Queue, config: Config, ids: Ids, spool_slots: int
+    ) -> None:
+        self._database = database
+        self._queue = queue
+        self._config = config
+        self._slots = spool_slots
+        self._ids = ids
+        self._beaten = 0.0
+        self.of, self.place = 1, 0
+        self.id = 0
+        self.spool: Spool
+
+    async def open(self) -> None:
+        """Write ourselves down; from here on we may claim."""
+        now = self._database.now()
+        self.id = self._ids.take(now)
+        directory = (self._config.state_dir / "spool").resolve()
+        self.spool = Spool(directory / f"{self.id}.spool", self.id, self._slots)
+        lease = Lease(
+            self.id, KIND, socket.gethostname(), boot_id(), os.getpid(), str(self.spool.path)
+        )
+        begun = _elapsed()
+        await self._database.run(lambda c: leases.write(c, lease, now))
+        self._beaten = begun
+        await self._look_around()
+
+    @property
+    def valid(self) -> bool:
+        """Whether no other process can have buried us yet.
+
+        Measured on the clock that also runs while the machine sleeps; SIGSTOP does
+        not stop it either.
+        """
+        return _elapsed() - self._beaten < self._config.worker.lease - MARGIN
+
+    async def beat(self) -> bool:
+        """Say that we live; false when we have been buried and must stop."""
+        begun = _elapsed()
+
+        def work(connection: sa.Connection) -> bool:
+            return leases.beat(connection, self.id, self._database.now())
+
+        alive = await self._database.run(work)
+        if alive and not self.spool.sealed:
+            self._beaten = begun
+            await self._look_around()
+            return True
+        return False
+
+    async def _look_around(self) -> None:
+        since = self._database.now() - int(self._config.worker.lease * 1000)
+        alive = await self._database.read(lambda c: leases.living(c, KIND, since))
+        if self.id in alive:
+            self.of, self.place = len(alive), alive.index(self.id)
+
+    async def close(self) -> None:
+        """Give the lease back, once nothing is claimed under it."""
+        await self._remove(self.id)
+        self.spool.close()
+
+    async def _remove(self, lease_id: int) -> None:
+        await self._database.run(lambda c: leases.remove(c, [lease_id]))
+
+    async def sweep(self, random: Callable[[], float]) -> int:
+        """Bury the dead: settle what they had claimed. Gives how many recipients that was."""
+        now = self._database.now()
+        others = await self._database.read(lambda c: leases.others(c, self.id))
+        count = 0
+        for other in others:
+            here = other.host == socket.gethostname() and other.boot == boot_id()
+            path = Path(other.spool)
+            stale = other.beat_at < now - int(self._config.worker.lease * 1000)
+            if not stale and not (here and spools.is_dead(path)):
+                continue
+            marks = spools.bury(path, other.id) if here else None
+            count += await self._settle(other.id, marks, random)
+            await self._remove(other.id)
+            if here and spools.is_dead(path):
+                spools.discard(path)
+        return count
+
+    async def sweep_unclaimed(self, random: Callable[[], float]) -> int:
+        """Settle rows whose claimant has no lease: it was buried in the middle of a claim."""
+        return await self._settle(None, None, random)
+
+    async def _settle(
+        self,
+        lease_id: int | None,
+        marks: dict[tuple[int, int], spools.Mark] | None,
+        random: Callable[[], float],
+    ) -> int:
+        def work(connection: sa.Connection) -> int:
+            now = self._database.now()
+            orphans = (
+                leases.unclaimed(connection)
+                if lease_id is None
+                else leases.claimed_by(connection, lease_id)
+            )
+            settlements = [
+                judge(
+                    orphan,
+                    marks,
+                    stream=self._config.streams.get(orphan.stream, Stream()),
+                    max_deaths=self._config.worker.max_claims,
+                    now=now,
+                    random=random,
+                )
+                for orphan in orphans
+            ]
+            return len(self._queue.settling.write(connection, settlements, now))
+
+        return await self._database.run(work)
+
+
+def boot_id() -> str:
+    """Tells one run of the machine's kernel from the next."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "unknown"
+
+
+def _elapsed() -> float:
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime(clock)

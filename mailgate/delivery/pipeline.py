@@ -1,0 +1,323 @@
+"""One process's conversations: take ▶ render ▶ send ▶ settle.
+
+Owns the free places, the outcomes that wait to be written, and the marker of
+each conversation. Never chooses what goes (``dispatch``) or what follows from an
+outcome (``delivery.retry``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from mailgate.config.shape import Config, Stream
+from mailgate.delivery.conversation import Marks, Permit, Render, Send, Trouble, converse
+from mailgate.delivery.lease import ProcessLease
+from mailgate.delivery.retry import settle
+from mailgate.dispatch.take import Take, Taken, Taker
+from mailgate.journal.arrivals import BucketKey
+from mailgate.journal.database import Database, JournalAway
+from mailgate.journal.leases import claimed_by
+from mailgate.journal.settling import Settlement, Settling
+from mailgate.limits.rules import Limiter
+from mailgate.model.message import Claim
+from mailgate.model.outcome import Kind, Outcome
+from mailgate.model.state import Lane, State
+
+#: A busy process takes again when half its places are free, or after this (seconds):
+#: so that transactions carry many and a waiting message still waits for nobody.
+TURN = 0.02
+#: How often a process with open conversations and free places looks again (seconds).
+LOOK = 0.1
+#: How long a process holds back for a suspect before it works on (seconds).
+DRAIN = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An outcome that waits to be written."""
+
+    settlement: Settlement
+    kind: Kind
+    slot: int
+    claim: Claim
+    outcome: Outcome
+    duration_ms: int
+
+
+class Pipeline:
+    def __init__(
+        self,
+        config: Config,
+        database: Database,
+        settling: Settling,
+        taker: Taker,
+        limiter: Limiter,
+        lease: ProcessLease,
+        render: Render,
+        send: Send,
+        random: Callable[[], float],
+        report: Callable[[Ended], None],
+        trouble: Trouble,
+    ) -> None:
+        self._config = config
+        self._database = database
+        self._settling = settling
+        self._taker = taker
+        self._limiter = limiter
+        self._lease = lease
+        self._render = render
+        self._send = send
+        self._random = random
+        self._report = report
+        self._trouble = trouble
+        self._open: set[asyncio.Task[None]] = set()
+        self._ended: list[Ended] = []
+        # Recipients in open conversations.
+        self._claimed: set[int] = set()
+        self._wake = asyncio.Event()
+        self._one_at_a_time = asyncio.Lock()
+        self._stopping = False
+        self._hold_until = 0.0
+        self._hold_again = 0.0
+        self._flushes: set[asyncio.Task[None]] = set()
+        # A transaction of ours ended in an unknown way: it may have claimed for us.
+        self._doubt = False
+
+    @property
+    def conversations(self) -> int:
+        return len(self._open)
+
+    async def run(
+        self, lanes: Sequence[Lane], deadline: float, call_help: Callable[[], None]
+    ) -> tuple[Counter[str], bool]:
+        """Keep the places filled from ``lanes`` until ``deadline`` (monotonic) or nothing is due.
+
+        ``call_help`` is called when more is due than there are places. Gives the
+        counts of what was settled, and whether due work is left. Conversations
+        still open at the deadline stay open.
+        """
+        counts: Counter[str] = Counter()
+        more = False
+        async with self._one_at_a_time:
+            while not self._stopping and time.monotonic() < deadline:
+                room = self._room()
+                try:
+                    # Shielded: what it claims must be sent, whoever loses patience.
+                    take = await asyncio.shield(self._take(lanes, room, counts))
+                except JournalAway as error:
+                    self._trouble("the journal is away", error)
+                    await asyncio.sleep(0.5)
+                    continue
+                more = take.more
+                if more:
+                    call_help()
+                if take.taken:
+                    # What is rendered and sent now is settled by the next turn.
+                    await self._pause(deadline, TURN)
+                elif self._open or self._ended:
+                    await self._pause(deadline, TURN if self._ended else LOOK)
+                elif take.again_in is not None:
+                    await self._pause(deadline, take.again_in)
+                    more = True
+                else:
+                    break
+            else:
+                more = True
+        if self._ended:
+            self._flush_later()
+        return counts, more and not self._stopping
+
+    def _room(self) -> int:
+        if time.monotonic() < self._hold_until:
+            return 0
+        places = self._config.worker.conversations - len(self._open)
+        return max(0, min(places, self._lease.spool.room))
+
+    async def _take(self, lanes: Sequence[Lane], room: int, counts: Counter[str]) -> Take:
+        batch, self._ended = self._ended, []
+        try:
+            if self._doubt:
+                await self._give_back(batch)
+            take = await self._taker.take(
+                want=room,
+                lanes=lanes,
+                lease=self._lease.id,
+                settlements=[e.settlement for e in batch],
+                of=self._lease.of,
+                place=self._lease.place,
+                busy=bool(self._open),
+            )
+        except BaseException:
+            # Whatever it was, these outcomes are not known to be written.
+            self._ended = batch + self._ended
+            self._doubt = True
+            raise
+        for ended in batch:
+            self._lease.spool.free(ended.slot)
+            written = ended.settlement.recipient_id in take.turn.settled
+            counts[ended.kind.value if written else "stale"] += 1
+            if written:
+                self._report(ended)
+        if take.turn.expired:
+            counts["expired"] += take.turn.expired
+        for _, dropped in take.turn.waiting:
+            counts["throttled" if dropped else "waiting"] += 1
+        for taken in take.taken:
+            self._claimed.add(taken.claim.recipient_id)
+            task = asyncio.create_task(self._converse(taken))
+            self._open.add(task)
+            task.add_done_callback(self._done)
+        self._hold_back(take)
+        return take
+
+    async def _give_back(self, batch: Sequence[Ended]) -> None:
+        """After a transaction of unknown end: queue again what it claimed without our knowing."""
+        known = self._claimed | {e.claim.recipient_id for e in batch}
+        held = await self._database.read(lambda c: claimed_by(c, self._lease.id))
+        now = self._database.now()
+        strays = [
+            Settlement(
+                recipient_id=o.recipient_id,
+                message_id=o.message_id,
+                token=o.token,
+                path=(State.QUEUED,),
+                due_at=now,
+                suspect=o.suspect,
+                note="claimed by a transaction whose end was not known: not sent",
+            )
+            for o in held
+            if o.recipient_id not in known
+        ]
+        if strays:
+            await self._database.run(lambda c: self._settling.write(c, strays, now))
+        self._doubt = False
+
+    def _hold_back(self, take: Take) -> None:
+        """Let the open conversations end when a suspect must be claimed alone."""
+        now = time.monotonic()
+        if any(t.alone for t in take.taken):
+            self._hold_until = now + self._config.worker.lease
+        elif not self._open:
+            self._hold_until = 0.0
+        elif take.suspects and now > self._hold_again:
+            self._hold_until = now + DRAIN
+            self._hold_again = now + 5 * DRAIN
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._open.discard(task)
+        if not self._open:
+            self._hold_until = 0.0
+        half = self._config.worker.conversations // 2
+        if len(self._open) <= half:
+            self._wake.set()
+        if not self._one_at_a_time.locked() and not self._stopping:
+            self._flush_later()
+
+    async def _pause(self, deadline: float, at_most: float | None) -> None:
+        left = deadline - time.monotonic()
+        wait = left if at_most is None else min(left, at_most)
+        if self._ended and not self._open:
+            return
+        self._wake.clear()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), max(0.001, wait))
+
+    # --- one conversation --------------------------------------------------------
+
+    async def _converse(self, taken: Taken) -> None:
+        claim = taken.claim
+        begun = time.monotonic()
+        started = self._database.now()
+        slot = self._lease.spool.take(claim.recipient_id, claim.token)
+        marks = Marks(self._lease, slot)
+        permit = None
+        if taken.grant is not None:
+            permit = Permit(taken.grant, self._taker.ask(claim.relay), self._limiter)
+        outcome, content = await converse(
+            claim, permit, marks, self._render, self._send, self._trouble
+        )
+        self._end(taken, outcome, slot, started, begun, content)
+
+    def _end(
+        self,
+        taken: Taken,
+        outcome: Outcome,
+        slot: int,
+        started: int,
+        begun: float,
+        content: bytes | None,
+    ) -> None:
+        claim = taken.claim
+        preferred: tuple[str, ...] = ()
+        if claim.stream in self._config.streams:
+            preferred = self._config.route(claim.stream)
+        settlement = settle(
+            claim,
+            outcome,
+            stream=self._config.streams.get(claim.stream, Stream()),
+            bucket=self._routed(taken.bucket, claim.relay),
+            preferred=preferred,
+            started_at=started,
+            now=self._database.now(),
+            random=self._random,
+            content=content if claim.stored is None else None,
+        )
+        self._claimed.discard(claim.recipient_id)
+        took = int((time.monotonic() - begun) * 1000)
+        self._ended.append(Ended(settlement, outcome.kind, slot, claim, outcome, took))
+
+    def _routed(self, bucket: BucketKey, relay: str) -> BucketKey:
+        """The bucket's route from the relay on that was really used."""
+        if relay not in bucket.route:
+            return BucketKey(bucket.lane, bucket.producer, (relay,), bucket.domain)
+        at = bucket.route.index(relay)
+        route = bucket.route[at:] + bucket.route[:at]
+        return BucketKey(bucket.lane, bucket.producer, route, bucket.domain)
+
+    # --- outside of a task ------------------------------------------------------------
+
+    def _flush_later(self) -> None:
+        task = asyncio.get_running_loop().create_task(self.flush())
+        self._flushes.add(task)
+        task.add_done_callback(self._flushes.discard)
+
+    async def flush(self) -> None:
+        """Write the outcomes of conversations that outlived their task."""
+        async with self._one_at_a_time:
+            while self._ended:
+                try:
+                    await self._take((), 0, Counter())
+                except JournalAway as error:
+                    self._trouble("the journal is away", error)
+                    await asyncio.sleep(0.5)
+
+    async def stop(self, grace: float) -> None:
+        """End: no more takes, up to ``grace`` seconds for what is open, then settle all."""
+        self._stopping = True
+        self._wake.set()
+        if self._open:
+            await asyncio.wait(self._open, timeout=grace)
+        await self.abort()
+        deadline = time.monotonic() + max(grace, 5.0)
+        while self._ended and time.monotonic() < deadline:
+            async with self._one_at_a_time:
+                try:
+                    await self._take((), 0, Counter())
+                except JournalAway:
+                    await asyncio.sleep(0.2)
+
+    async def abort(self) -> None:
+        """Cancel every open conversation; before the dot nothing is sent, after it is uncertain."""
+        for task in list(self._open):
+            task.cancel()
+        if self._open:
+            await asyncio.wait(self._open, timeout=5.0)
+
+    @property
+    def unsettled(self) -> int:
+        return len(self._ended) + len(self._open)

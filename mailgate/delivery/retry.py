@@ -1,0 +1,162 @@
+"""What follows from an outcome: the next state, and when.
+
+Owns the retry schedule, failover and the policy for uncertain outcomes, as
+pure functions of claim, outcome, configuration, time and randomness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mailgate.config.shape import Backoff, Stream
+from mailgate.journal.arrivals import BucketKey
+from mailgate.journal.settling import Attempt, Settlement
+from mailgate.model.message import Claim
+from mailgate.model.outcome import Kind, Outcome, Scope
+from mailgate.model.state import State
+
+#: An untouched recipient asks again after this (seconds) when the relay named no time.
+UNTOUCHED_WAIT = 5.0
+#: A relay's reply is kept up to this many characters.
+REPLY_CAP = 2000
+
+
+def backoff_wait(schedule: Backoff, attempt: int, random: Callable[[], float]) -> float:
+    """Seconds to wait after the ``attempt``-th attempt (1 is the first), with jitter."""
+    # The exponent is capped before the power is taken: attempts may be many.
+    wait = schedule.first
+    for _ in range(min(attempt - 1, 64)):
+        wait = min(wait * schedule.factor, schedule.cap)
+    return min(wait, schedule.cap) * (1 + schedule.jitter * (2 * random() - 1))
+
+
+def next_route(current: Sequence[str], preferred: Sequence[str]) -> tuple[str, ...] | None:
+    """The route that begins with the next relay, or None when all have had their turn."""
+    if not current or current[0] not in preferred:
+        return None
+    following = list(preferred).index(current[0]) + 1
+    if following >= len(preferred):
+        return None
+    return (*preferred[following:], *preferred[:following])
+
+
+def settle(
+    claim: Claim,
+    outcome: Outcome,
+    *,
+    stream: Stream,
+    bucket: BucketKey,
+    preferred: Sequence[str],
+    started_at: int,
+    now: int,
+    random: Callable[[], float],
+    content: bytes | None = None,
+) -> Settlement:
+    """Where the recipient goes after ``outcome``.
+
+    ``bucket`` is where it was taken from, ``preferred`` the stream's relays in
+    order, ``content`` the rendered bytes, kept when this attempt does not end
+    the matter. Times are milliseconds.
+    """
+    attempt = _attempt(claim, outcome, started_at, now) if outcome.counts else None
+    path: tuple[State, ...]
+    due = now
+    moved: BucketKey | None = None
+    note = ""
+    error_class = outcome.error_class
+    match outcome.kind:
+        case Kind.SENT:
+            path = (State.SENT,)
+        case Kind.BOUNCE:
+            path = (State.BOUNCED,)
+        case Kind.FAIL:
+            path = (State.FAILED,)
+        case Kind.HOLD:
+            path, note = (State.HELD,), outcome.reply.text
+        case Kind.UNCERTAIN if stream.uncertain == "hold":
+            path = (State.UNCERTAIN,)
+        case Kind.UNCERTAIN:
+            due = now + _ms(backoff_wait(stream.retry, claim.attempts + 1, random))
+            over = _over(claim, stream, due)
+            path = (State.UNCERTAIN,) if over else (State.UNCERTAIN, State.QUEUED)
+        case Kind.UNTOUCHED | Kind.DEFER:
+            waiting = State.QUEUED if outcome.kind is Kind.UNTOUCHED else State.DEFERRED
+            route = _failover(outcome, bucket, preferred)
+            if route is not None:
+                moved = BucketKey(bucket.lane, bucket.producer, route, bucket.domain)
+            else:
+                due = now + _ms(_wait(claim, outcome, stream, random))
+                if bucket.route != tuple(preferred) and preferred:
+                    # Every relay had its turn: begin with the first again.
+                    moved = BucketKey(bucket.lane, bucket.producer, tuple(preferred), bucket.domain)
+            over = _over(claim, stream, due)
+            path = (over or waiting,)
+            note = _WHY[over] if over else ""
+    rests = path[-1]
+    return Settlement(
+        recipient_id=claim.recipient_id,
+        message_id=claim.message_id,
+        token=claim.token,
+        path=path,
+        due_at=due,
+        attempt=attempt,
+        error_class=error_class,
+        bucket=moved if rests in (State.QUEUED, State.DEFERRED) else None,
+        stored=content if content and outcome.counts and rests is not State.SENT else None,
+        sensitive=claim.sensitive,
+        note=note,
+    )
+
+
+_WHY = {
+    State.EXPIRED: "expires before the next attempt",
+    State.FAILED: "gave up: older than the stream's retry.give_up",
+}
+
+
+def _wait(claim: Claim, outcome: Outcome, stream: Stream, random: Callable[[], float]) -> float:
+    if outcome.kind is Kind.UNTOUCHED:
+        wait = outcome.retry_after if outcome.retry_after is not None else UNTOUCHED_WAIT
+        return max(0.05, wait) * (1 + 0.2 * random())
+    wait = backoff_wait(stream.retry, claim.attempts + 1, random)
+    if outcome.retry_after is not None:
+        # The relay's own word counts, but never beyond the schedule's cap.
+        wait = max(wait, min(outcome.retry_after, stream.retry.cap))
+    return wait
+
+
+def _failover(
+    outcome: Outcome, bucket: BucketKey, preferred: Sequence[str]
+) -> tuple[str, ...] | None:
+    """The next route when the relay, not the recipient, is what failed."""
+    if outcome.scope not in (Scope.RELAY, Scope.CONNECTION):
+        return None
+    return next_route(bucket.route, preferred)
+
+
+def _over(claim: Claim, stream: Stream, due: int) -> State | None:
+    """How it ends when the next attempt would come too late; None when it would not."""
+    if claim.expires_at is not None and due >= claim.expires_at:
+        return State.EXPIRED
+    if due - claim.letter.date > _ms(stream.retry.give_up):
+        return State.FAILED
+    return None
+
+
+def _attempt(claim: Claim, outcome: Outcome, started_at: int, now: int) -> Attempt:
+    reply = outcome.reply
+    return Attempt(
+        relay=claim.relay,
+        started_at=started_at,
+        ended_at=now,
+        kind=outcome.kind.value,
+        phase=outcome.phase.value,
+        code=reply.code,
+        enhanced=reply.enhanced,
+        reply=reply.text[:REPLY_CAP].replace("\x00", "\\0"),
+        error_class=outcome.error_class,
+    )
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)

@@ -1,0 +1,1 @@
+"""From due to claimed: which recipients go next, and through which relay."""

@@ -1,0 +1,261 @@
+"""Where the objects meet: a configuration and a bell become a working process.
+
+Owns the life of one worker process: opening, heartbeat, burial of the dead,
+delivery by lane, draining. Never knows Celery: ``worker`` drives it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+from mailgate import log
+from mailgate.config.shape import Config
+from mailgate.delivery.conversation import Gate, Marker
+from mailgate.delivery.lease import ProcessLease
+from mailgate.delivery.pipeline import Ended, Pipeline
+from mailgate.dispatch.lanes import lanes_of
+from mailgate.dispatch.take import Taker
+from mailgate.journal import schema, throttle
+from mailgate.journal.database import Database, JournalAway
+from mailgate.journal.permits import JournalLimiter
+from mailgate.journal.queue import Queue
+from mailgate.limits.redis import RedisLimiter
+from mailgate.limits.rules import Limiter
+from mailgate.model import outcome as outcomes
+from mailgate.model.ids import Ids, spell
+from mailgate.model.message import Envelope, Letter
+from mailgate.model.outcome import Outcome, Reply, Scope
+from mailgate.model.state import Lane, Phase
+from mailgate.render.catalogue import Catalogue, built_in_root
+from mailgate.render.errors import RenderError
+from mailgate.render.renderer import Renderer
+from mailgate.smtp.pool import Pool
+
+#: Slots of the spool for each conversation: outcomes wait in theirs until they are written.
+SLOTS = 8
+
+_log = logging.getLogger("mailgate.gateway")
+
+
+class SchemaBehind(Exception):
+    """The journal's schema is not this version's: run ``mailgate db upgrade``."""
+
+
+class Gateway:
+    """One worker process, from the journal's side. Everything runs on one event loop."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        ring: Callable[[Lane], None],
+        passwords: Mapping[str, str],
+        catalogue: Catalogue,
+        limiter: Callable[[Database], Limiter],
+    ) -> None:
+        self._config = config
+        self._ring = ring
+        if config.journal.url is None:
+            raise ValueError("journal.url is not set")
+        self._database = Database(config.journal.url)
+        self._queue = Queue(self._database)
+        self._limiter = limiter(self._database)
+        self._renderer = Renderer(catalogue)
+        self._pool = Pool(config.relays, passwords)
+        self._ids = Ids(random.random)
+        self._lease = self._new_lease()
+        self._pipeline: Pipeline | None = None
+        self._life: asyncio.Task[None] | None = None
+        self._away = False
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Config,
+        *,
+        ring: Callable[[Lane], None],
+        passwords: Mapping[str, str] | None = None,
+    ) -> Gateway:
+        roots = (*config.templates.path, built_in_root())
+        return cls(
+            config,
+            ring=ring,
+            passwords=passwords or {},
+            catalogue=Catalogue.load(roots, default_locale=config.default_locale),
+            limiter=lambda database: open_limiter(config, database),
+        )
+
+    async def start(self) -> None:
+        """Open the journal and the lease; raises ``JournalAway`` or ``SchemaBehind``."""
+        url = self._database.url.render_as_string(hide_password=False)
+        try:
+            behind = await asyncio.to_thread(schema.behind, url)
+            if behind:
+                raise SchemaBehind(f"the journal's schema is at {behind}: run mailgate db upgrade")
+            secret = await self._database.run(throttle.secret)
+            await self._lease.open()
+        except BaseException:
+            self._database.close()
+            raise
+        self._pipeline = self._new_pipeline(secret)
+        self._life = asyncio.create_task(self._live(secret))
+
+    def _new_lease(self) -> ProcessLease:
+        slots = self._config.worker.conversations * SLOTS
+        return ProcessLease(self._database, self._queue, self._config, self._ids, slots)
+
+    def _new_pipeline(self, secret: bytes) -> Pipeline:
+        return Pipeline(
+            self._config,
+            self._database,
+            self._queue.settling,
+            Taker(self._database, self._queue, self._limiter, self._config, secret),
+            self._limiter,
+            self._lease,
+            self._render,
+            self._send,
+            random.random,
+            _report,
+            self._trouble,
+        )
+
+    async def deliver(self, lane: Lane, deadline: float) -> dict[str, int]:
+        """Deliver what is due in ``lane`` and those above it until ``deadline`` (monotonic).
+
+        Gives how many recipients were settled, by outcome. With work left it rings
+        the lane again, so that no task runs for ever and idle workers join in.
+        """
+        if self._pipeline is None:
+            return {}
+        more = False
+        counts, more = await self._pipeline.run(lanes_of(lane), deadline, self._call_help(lane))
+        if more:
+            self._ring(lane)
+        return dict(counts)
+
+    def _call_help(self, lane: Lane) -> Callable[[], None]:
+        """More is due than this process has places for: another may be idle."""
+        return lambda: self._ring(lane)
+
+    async def due(self) -> frozenset[Lane]:
+        """The lanes that have something due now."""
+        now = self._database.now()
+        return await self._database.read(lambda c: self._queue.next_due(c, now))
+
+    async def stop(self, grace: float) -> None:
+        """Let conversations end for ``grace`` seconds, abort the rest, give the lease back."""
+        if self._life is not None:
+            self._life.cancel()
+            await asyncio.wait([self._life])
+        if self._pipeline is not None:
+            await self._pipeline.stop(grace)
+        await self._pool.close(1.0)
+        await self._limiter.close()
+        if self._pipeline is not None:
+            try:
+                if not self._pipeline.unsettled:
+                    await self._lease.close()
+            except JournalAway as error:
+                self._trouble("the journal is away; others will settle what is left", error)
+        self._database.close()
+
+    # --- heartbeat and burial -------------------------------------------------------
+
+    async def _live(self, secret: bytes) -> None:
+        every = self._config.worker.lease / 4
+        next_beat = time.monotonic() + every
+        next_unclaimed = time.monotonic() + self._config.worker.lease
+        while True:
+            await asyncio.sleep(0.8 + 0.4 * random.random())
+            try:
+                now = time.monotonic()
+                if now >= next_beat:
+                    next_beat = now + every
+                    await asyncio.to_thread(self._database.set_clock)
+                    if not await self._lease.beat():
+                        await self._start_over(secret)
+                buried = await self._lease.sweep(random.random)
+                if now >= next_unclaimed:
+                    next_unclaimed = now + self._config.worker.lease
+                    buried += await self._lease.sweep_unclaimed(random.random)
+                if buried:
+                    _log.warning("settled what a dead worker had claimed", extra={"count": buried})
+                    for lane in await self.due():
+                        self._ring(lane)
+                self._away = False
+            except JournalAway as error:
+                self._trouble("the journal is away", error)
+
+    async def _start_over(self, secret: bytes) -> None:
+        """We were taken for dead: nothing that we claimed is ours any more."""
+        _log.error("this worker was taken for dead and starts over with a new lease")
+        if self._pipeline is not None:
+            await self._pipeline.stop(0)
+        self._lease.spool.close()
+        self._lease = self._new_lease()
+        await self._lease.open()
+        self._pipeline = self._new_pipeline(secret)
+
+    def _trouble(self, what: str, error: BaseException) -> None:
+        """One line an outage, not one a try."""
+        if isinstance(error, JournalAway):
+            if self._away:
+                return
+            self._away = True
+            _log.error(what, extra={"error": str(error)})
+        else:
+            _log.error(what, exc_info=error)
+
+    # --- the rooms that a conversation passes --------------------------------------------
+
+    def _render(self, letter: Letter) -> bytes | Outcome:
+        try:
+            return self._renderer.render(letter)
+        except RenderError as error:
+            if error.held:
+                return outcomes.held(error.kind, error.message)
+            reply = Reply(0, error.message)
+            return outcomes.failed(Phase.RENDER, reply, error.kind, Scope.MESSAGE)
+
+    def _send(
+        self, relay: str, envelope: Envelope, marker: Marker, gate: Gate | None
+    ) -> Awaitable[Outcome]:
+        return self._pool.deliver(relay, envelope, marker, gate)
+
+
+def open_limiter(config: Config, database: Database) -> Limiter:
+    """The store of the permits: the journal, or the Redis that the configuration names."""
+    url = limiter_url(config)
+    if url == "journal":
+        return JournalLimiter(database)
+    return RedisLimiter(url)
+
+
+def limiter_url(config: Config) -> str:
+    """``journal``, or a Redis URL: the broker's when it is one and nothing else is said."""
+    if config.limiter.url is not None:
+        return config.limiter.url
+    broker = config.broker.url or ""
+    scheme = broker.partition("://")[0]
+    return broker if scheme.startswith(("redis", "unix", "sentinel")) else "journal"
+
+
+def _report(ended: Ended) -> None:
+    claim = ended.claim
+    log.disposition(
+        ended.settlement.path[0].value,
+        message_id=spell(claim.message_id),
+        recipient_id=claim.recipient_id,
+        producer=claim.producer,
+        stream=claim.stream,
+        relay=claim.relay,
+        address=claim.address.email,
+        attempts=claim.attempts + (1 if ended.settlement.attempt else 0),
+        duration_ms=ended.duration_ms,
+        error_class=ended.outcome.error_class,
+        code=ended.outcome.reply.code,
+    )

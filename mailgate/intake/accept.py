@@ -1,0 +1,289 @@
+"""The one way in: deliveries become messages or are parked, and then acknowledged.
+
+Owns the decision for each delivery (pure) and the order read → decide → commit →
+acknowledge → ring. Every door and every replay comes through here. Never knows
+which broker a delivery came from.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from hashlib import blake2b
+from typing import Any, Protocol
+
+from mailgate.config.shape import Config, Stream
+from mailgate.contract.faults import Fault
+from mailgate.contract.read import Refusal, read, remainder
+from mailgate.contract.submission import Submission
+from mailgate.intake.door import Delivery
+from mailgate.journal.arrivals import (
+    Arrival,
+    Arrivals,
+    BucketKey,
+    NewParked,
+    NewRecipient,
+    Stored,
+)
+from mailgate.journal.letters import letter_text
+from mailgate.model.address import Address
+from mailgate.model.message import Unsubscribe
+
+
+class DataFault(Protocol):
+    @property
+    def field(self) -> str: ...
+    @property
+    def rule(self) -> str: ...
+
+
+#: (template, data) → what is wrong with the data, or that there is no such template.
+CheckData = Callable[[str, Mapping[str, Any]], Sequence[DataFault]]
+
+
+class Accept:
+    """Turns batches of deliveries into rows. ``session`` names this process's consuming
+    session, by which AMQP deliveries without any identity are known again."""
+
+    def __init__(self, config: Config, arrivals: Arrivals, check_data: CheckData) -> None:
+        self._config = config
+        self._arrivals = arrivals
+        self._check_data = check_data
+
+    async def batch(self, deliveries: Sequence[Delivery], session: int | None = None) -> Stored:
+        """Write a batch; after this returns it may be acknowledged.
+
+        Raises ``JournalAway`` with nothing written and nothing to acknowledge.
+        """
+        arrivals: list[Arrival] = []
+        refused: list[NewParked] = []
+        for delivery in deliveries:
+            decided = decide(delivery, self._config, self._check_data, session)
+            if isinstance(decided, Arrival):
+                arrivals.append(decided)
+            else:
+                refused.append(decided)
+        return await self._arrivals.store(arrivals, refused)
+
+    async def confirmed(self, ids: Sequence[int]) -> None:
+        """The broker took the acknowledgements of these messages."""
+        await self._arrivals.forget_session(ids)
+
+
+def decide(
+    delivery: Delivery, config: Config, check_data: CheckData, session: int | None = None
+) -> Arrival | NewParked:
+    """What one delivery becomes. Raises for no input."""
+    if delivery.refusal is not None:
+        return _parked(delivery, (Fault("", delivery.refusal),))
+    said = read(delivery.body, max_bytes=config.intake.max_bytes)
+    if isinstance(said, Refusal):
+        return _parked(delivery, said.faults, said.producer)
+    producer = said.producer or config.default_producer
+    faults, stream_name, sender = _setting(said, config)
+    stream = config.streams.get(stream_name)
+    recipients, bad = _recipients(said, config, producer, stream_name, stream, check_data)
+    faults += bad if not recipients else []
+    if faults or stream is None or sender is None:
+        return _parked(delivery, tuple(faults), producer)
+    identity = _identity(delivery, said)
+    refused: tuple[NewParked, ...] = ()
+    if said.refused or bad:
+        left_out = [*(f for r in said.refused for f in r.faults), *bad]
+        refused = (_left_out(delivery, said, identity, producer, left_out, recipients),)
+    unsubscribe = said.unsubscribe
+    return Arrival(
+        identity=identity,
+        producer=producer,
+        body_hash=said.body_hash,
+        source=delivery.source,
+        stream=stream_name,
+        template=said.template,
+        body=letter_text(
+            sender=sender,
+            mail_from=sender.email if stream.envelope_from is None else stream.envelope_from,
+            domain=config.message_id_domain or sender.domain,
+            to=said.to,
+            cc=said.cc,
+            reply_to=said.reply_to,
+            template=said.template,
+            data=said.data if said.template else None,
+            locale=said.locale,
+            subject=said.subject,
+            text=said.text,
+            html=said.html,
+            headers=said.headers,
+            unsubscribe=Unsubscribe(
+                unsubscribe.url,
+                unsubscribe.url.lower().startswith("https:")
+                if unsubscribe.one_click is None
+                else unsubscribe.one_click,
+            )
+            if unsubscribe
+            else None,
+            files=len(said.attachments),
+        ),
+        recipients=tuple(recipients),
+        raw=delivery.body,
+        send_at=_ms(said.send_at),
+        expires_at=_ms(said.expires_at),
+        sensitive=said.sensitive,
+        idempotency_key=said.idempotency_key,
+        tags=json.dumps(said.tags) if said.tags else None,
+        metadata=json.dumps(said.metadata) if said.metadata else None,
+        traceparent=said.traceparent,
+        throttle=_throttle(said),
+        attachments=said.attachments,
+        session=session if _anonymous(delivery, said) else None,
+        redelivered=delivery.redelivered,
+        refused=refused,
+    )
+
+
+def _setting(said: Submission, config: Config) -> tuple[list[Fault], str, Address | None]:
+    """The stream and the sender, and what is wrong with what was asked for."""
+    faults = []
+    name = said.stream or config.default_stream
+    stream = config.streams.get(name)
+    sender = said.sender
+    if stream is None:
+        known = ", ".join(sorted(config.streams))
+        faults.append(Fault("stream", f"is not configured; there are: {known}"))
+    elif not config.route(name):
+        faults.append(Fault("stream", "has no relay: none is configured"))
+    elif sender is None:
+        sender = stream.sender
+        if sender is None:
+            faults.append(Fault("from", f"is required, since stream {name} has no sender"))
+    if said.throttle and said.throttle.on_limit == "digest":
+        faults.append(Fault("throttle.on_limit", "must be defer or drop: digests are not offered"))
+    return faults, name, sender
+
+
+def _recipients(
+    said: Submission,
+    config: Config,
+    producer: str,
+    stream_name: str,
+    stream: Stream | None,
+    check_data: CheckData,
+) -> tuple[list[NewRecipient], list[Fault]]:
+    """The recipients whose data fits the template, and the faults of those it does not."""
+    if stream is None:
+        return [], _check(said, said.data, check_data, "data")
+    bucket = BucketKey(stream.lane, producer, config.route(stream_name))
+    if said.recipients:
+        good: list[NewRecipient] = []
+        bad: list[Fault] = []
+        seen: set[str] = set()
+        for index, r in enumerate(said.recipients):
+            faults = _check(said, {**said.data, **r.data}, check_data, f"recipients[{index}].data")
+            bad += faults
+            if faults or r.email in seen:
+                continue
+            seen.add(r.email)
+            own = {"data": r.data, "locale": r.locale, "metadata": r.metadata}
+            kept = {k: v for k, v in own.items() if v}
+            text = json.dumps(kept, ensure_ascii=False) if kept else None
+            good.append(NewRecipient("own", r.email, r.name, bucket, text))
+        return good, bad
+    faults = _check(said, said.data, check_data, "data")
+    if faults:
+        return [], faults
+    found: dict[str, NewRecipient] = {}
+    for kind, addresses in (("to", said.to), ("cc", said.cc), ("bcc", said.bcc)):
+        for a in addresses:
+            # One address, one copy, however often it is named.
+            found.setdefault(a.email, NewRecipient(kind, a.email, a.name, bucket))
+    return list(found.values()), []
+
+
+def _check(
+    said: Submission, data: Mapping[str, Any], check_data: CheckData, place: str
+) -> list[Fault]:
+    if said.template is None:
+        return []
+    out = []
+    for fault in check_data(said.template, data):
+        field = fault.field
+        if field == "data" or field.startswith(("data.", "data[")):
+            field = place + field[len("data") :]
+        out.append(Fault(field, fault.rule))
+    return out
+
+
+def _anonymous(delivery: Delivery, said: Submission) -> bool:
+    return said.identity() is None and delivery.identity is None
+
+
+def _identity(delivery: Delivery, said: Submission) -> str:
+    """What makes a repeat of this delivery the same message; never empty."""
+    own = said.identity()
+    if own is not None:
+        return f"key:{own}"
+    if delivery.identity is not None:
+        return f"{delivery.source}:{delivery.identity}"[:400]
+    return f"none:{uuid.uuid4().hex}"
+
+
+def _parked(delivery: Delivery, faults: Sequence[Fault], producer: str | None = None) -> NewParked:
+    if delivery.identity is not None:
+        identity = f"{delivery.source}:{delivery.identity}"[:400]
+    elif delivery.redelivered:
+        # Perhaps parked before the acknowledgement was lost: at worst it stands twice.
+        identity = f"body:{blake2b(delivery.body, digest_size=16).hexdigest()}"
+    else:
+        identity = f"none:{uuid.uuid4().hex}"
+    return NewParked(
+        identity=identity,
+        source=delivery.source,
+        kind="invalid",
+        faults=_fault_text(faults),
+        body=delivery.body,
+        producer=producer if producer and producer.isascii() and len(producer) <= 63 else None,
+    )
+
+
+def _left_out(
+    delivery: Delivery,
+    said: Submission,
+    identity: str,
+    producer: str,
+    faults: Sequence[Fault],
+    good: Sequence[NewRecipient],
+) -> NewParked:
+    """The recipients that are refused while the others go: a document that can be replayed."""
+    body = remainder(delivery.body, said)
+    sent = {r.email for r in good}
+    misfits = [r for r in said.recipients if r.email not in sent]
+    if misfits:
+        document = json.loads(body)
+        document["recipients"] += [
+            r.model_dump(mode="json", exclude_defaults=True) for r in misfits
+        ]
+        body = json.dumps(document, ensure_ascii=False).encode()
+    return NewParked(
+        identity=f"left-out:{producer}:{said.body_hash}:{identity}"[:400],
+        source=delivery.source,
+        kind="recipient",
+        faults=_fault_text(faults),
+        body=body,
+        producer=producer,
+    )
+
+
+def _fault_text(faults: Sequence[Fault]) -> str:
+    return json.dumps([{"field": f.field, "rule": f.rule} for f in faults], ensure_ascii=False)
+
+
+def _throttle(said: Submission) -> str | None:
+    if said.throttle is None:
+        return None
+    t = said.throttle
+    return json.dumps([t.key or "", t.limit, int(t.window * 1000), t.on_limit])
+
+
+def _ms(at: datetime | None) -> int | None:
+    return None if at is None else int(at.timestamp() * 1000)

@@ -1,0 +1,222 @@
+"""The journal: messages, recipients, attempts, events, parked, leases, limits."""
+
+import sqlalchemy as sa
+from alembic import op
+
+
+revision = '0001'
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table('actions',
+    sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=False),
+    sa.Column('at', sa.BigInteger(), nullable=False),
+    sa.Column('who', sa.String(length=255), nullable=False),
+    sa.Column('verb', sa.String(length=32), nullable=False),
+    sa.Column('reason', sa.Text(), nullable=False),
+    sa.Column('detail', sa.Text(), nullable=False),
+    sa.Column('count', sa.Integer(), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_actions'))
+    )
+    op.create_table('attachments',
+    sa.Column('message_id', sa.BigInteger(), autoincrement=False, nullable=False),
+    sa.Column('n', sa.SmallInteger(), autoincrement=False, nullable=False),
+    sa.Column('filename', sa.Text(), nullable=False),
+    sa.Column('content_type', sa.String(length=127), nullable=False),
+    sa.Column('content_id', sa.Text(), nullable=True),
+    sa.Column('content', sa.LargeBinary(), nullable=False),
+    sa.PrimaryKeyConstraint('message_id', 'n', name=op.f('pk_attachments'))
+    )
+    op.create_table('attempts',
+    sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=False),
+    sa.Column('recipient_id', sa.BigInteger(), nullable=False),
+    sa.Column('n', sa.Integer(), nullable=False),
+    sa.Column('relay', sa.String(length=63), nullable=False),
+    sa.Column('started_at', sa.BigInteger(), nullable=False),
+    sa.Column('ended_at', sa.BigInteger(), nullable=False),
+    sa.Column('kind', sa.String(length=12), nullable=False),
+    sa.Column('phase', sa.String(length=12), nullable=False),
+    sa.Column('code', sa.Integer(), nullable=False),
+    sa.Column('enhanced', sa.String(length=12), nullable=False),
+    sa.Column('reply', sa.Text(), nullable=False),
+    sa.Column('error_class', sa.String(length=63), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_attempts'))
+    )
+    with op.batch_alter_table('attempts', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_attempts_recipient_id'), ['recipient_id'], unique=False)
+
+    op.create_table('buckets',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('lane', sa.String(length=8), nullable=False),
+    sa.Column('producer', sa.String(length=63), nullable=False),
+    sa.Column('route', sa.String(length=400), nullable=False),
+    sa.Column('domain', sa.String(length=255), nullable=False),
+    sa.Column('open_at', sa.BigInteger(), nullable=False),
+    sa.Column('waits_for', sa.String(length=300), nullable=True),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_buckets')),
+    sa.UniqueConstraint('lane', 'producer', 'route', 'domain', name=op.f('uq_buckets_lane_producer_route_domain'))
+    )
+    op.create_table('events',
+    sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=False),
+    sa.Column('message_id', sa.BigInteger(), nullable=False),
+    sa.Column('recipient_id', sa.BigInteger(), nullable=True),
+    sa.Column('seq', sa.Integer(), nullable=False),
+    sa.Column('kind', sa.String(length=16), nullable=False),
+    sa.Column('at', sa.BigInteger(), nullable=False),
+    sa.Column('detail', sa.Text(), nullable=True),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_events'))
+    )
+    with op.batch_alter_table('events', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_events_message_id'), ['message_id'], unique=False)
+
+    op.create_table('facts',
+    sa.Column('name', sa.String(length=63), nullable=False),
+    sa.Column('value', sa.Text(), nullable=False),
+    sa.PrimaryKeyConstraint('name', name=op.f('pk_facts'))
+    )
+    op.create_table('leases',
+    sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=False, nullable=False),
+    sa.Column('kind', sa.String(length=12), nullable=False),
+    sa.Column('host', sa.String(length=255), nullable=False),
+    sa.Column('boot', sa.String(length=64), nullable=False),
+    sa.Column('pid', sa.Integer(), nullable=False),
+    sa.Column('spool', sa.Text(), nullable=False),
+    sa.Column('started_at', sa.BigInteger(), nullable=False),
+    sa.Column('beat_at', sa.BigInteger(), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_leases'))
+    )
+    op.create_table('messages',
+    sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=False, nullable=False),
+    sa.Column('producer', sa.String(length=63), nullable=False),
+    sa.Column('identity', sa.String(length=400), nullable=False),
+    sa.Column('body_hash', sa.String(length=64), nullable=False),
+    sa.Column('stream', sa.String(length=63), nullable=False),
+    sa.Column('template', sa.String(length=64), nullable=True),
+    sa.Column('accepted_at', sa.BigInteger(), nullable=False),
+    sa.Column('send_at', sa.BigInteger(), nullable=True),
+    sa.Column('expires_at', sa.BigInteger(), nullable=True),
+    sa.Column('recipients', sa.Integer(), nullable=False),
+    sa.Column('sensitive', sa.Boolean(), nullable=False),
+    sa.Column('idempotency_key', sa.String(length=256), nullable=True),
+    sa.Column('tags', sa.Text(), nullable=True),
+    sa.Column('metadata', sa.Text(), nullable=True),
+    sa.Column('traceparent', sa.String(length=64), nullable=True),
+    sa.Column('throttle', sa.Text(), nullable=True),
+    sa.Column('body', sa.Text(), nullable=False),
+    sa.Column('unacked', sa.BigInteger(), nullable=True),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_messages')),
+    sa.UniqueConstraint('producer', 'identity', name=op.f('uq_messages_producer_identity'))
+    )
+    with op.batch_alter_table('messages', schema=None) as batch_op:
+        batch_op.create_index('ix_messages_unacked', ['body_hash'], unique=False, postgresql_where=sa.text('unacked IS NOT NULL'), sqlite_where=sa.text('unacked IS NOT NULL'))
+
+    op.create_table('parked',
+    sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=False, nullable=False),
+    sa.Column('identity', sa.String(length=400), nullable=False),
+    sa.Column('received_at', sa.BigInteger(), nullable=False),
+    sa.Column('source', sa.String(length=16), nullable=False),
+    sa.Column('producer', sa.String(length=63), nullable=True),
+    sa.Column('kind', sa.String(length=12), nullable=False),
+    sa.Column('faults', sa.Text(), nullable=False),
+    sa.Column('body', sa.LargeBinary(), nullable=False),
+    sa.Column('message_id', sa.BigInteger(), nullable=True),
+    sa.Column('state', sa.String(length=12), nullable=False),
+    sa.Column('resolved_at', sa.BigInteger(), nullable=True),
+    sa.Column('resolved_by', sa.String(length=255), nullable=True),
+    sa.Column('reason', sa.Text(), nullable=True),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_parked')),
+    sa.UniqueConstraint('identity', name=op.f('uq_parked_identity'))
+    )
+    with op.batch_alter_table('parked', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_parked_state'), ['state'], unique=False)
+
+    op.create_table('permits',
+    sa.Column('key', sa.String(length=300), nullable=False),
+    sa.Column('state', sa.Text(), nullable=False),
+    sa.PrimaryKeyConstraint('key', name=op.f('pk_permits'))
+    )
+    op.create_table('recipients',
+    sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=False, nullable=False),
+    sa.Column('message_id', sa.BigInteger(), nullable=False),
+    sa.Column('n', sa.Integer(), nullable=False),
+    sa.Column('kind', sa.String(length=4), nullable=False),
+    sa.Column('email', sa.String(length=254), nullable=False),
+    sa.Column('name', sa.Text(), nullable=False),
+    sa.Column('own', sa.Text(), nullable=True),
+    sa.Column('bucket_id', sa.Integer(), nullable=False),
+    sa.Column('state', sa.String(length=12), nullable=False),
+    sa.Column('due_at', sa.BigInteger(), nullable=False),
+    sa.Column('expires_at', sa.BigInteger(), nullable=True),
+    sa.Column('token', sa.Integer(), nullable=False),
+    sa.Column('lease_id', sa.BigInteger(), nullable=True),
+    sa.Column('claims', sa.Integer(), nullable=False),
+    sa.Column('attempts', sa.Integer(), nullable=False),
+    sa.Column('suspect', sa.Boolean(), nullable=False),
+    sa.Column('deaths', sa.Integer(), nullable=False),
+    sa.Column('charged', sa.Boolean(), nullable=False),
+    sa.Column('seq', sa.Integer(), nullable=False),
+    sa.Column('error_class', sa.String(length=63), nullable=True),
+    sa.Column('changed_at', sa.BigInteger(), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_recipients'))
+    )
+    with op.batch_alter_table('recipients', schema=None) as batch_op:
+        batch_op.create_index('ix_recipients_due', ['bucket_id', 'due_at', 'id'], unique=False, postgresql_where=sa.text("state IN ('queued', 'deferred')"), sqlite_where=sa.text("state IN ('queued', 'deferred')"))
+        batch_op.create_index('ix_recipients_lease', ['lease_id'], unique=False, postgresql_where=sa.text("state = 'sending'"), sqlite_where=sa.text("state = 'sending'"))
+        batch_op.create_index(batch_op.f('ix_recipients_message_id'), ['message_id'], unique=False)
+        batch_op.create_index('ix_recipients_trouble', ['state', 'changed_at'], unique=False, postgresql_where=sa.text("state IN ('bounced', 'failed', 'uncertain', 'held', 'expired')"), sqlite_where=sa.text("state IN ('bounced', 'failed', 'uncertain', 'held', 'expired')"))
+
+    op.create_table('renderings',
+    sa.Column('recipient_id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=False, nullable=False),
+    sa.Column('content', sa.LargeBinary(), nullable=False),
+    sa.PrimaryKeyConstraint('recipient_id', name=op.f('pk_renderings'))
+    )
+    op.create_table('throttle_hits',
+    sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=False),
+    sa.Column('key', sa.String(length=64), nullable=False),
+    sa.Column('at', sa.BigInteger(), nullable=False),
+    sa.Column('recipient_id', sa.BigInteger(), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_throttle_hits'))
+    )
+    with op.batch_alter_table('throttle_hits', schema=None) as batch_op:
+        batch_op.create_index('ix_throttle_hits_key_at', ['key', 'at'], unique=False)
+
+
+
+def downgrade() -> None:
+    with op.batch_alter_table('throttle_hits', schema=None) as batch_op:
+        batch_op.drop_index('ix_throttle_hits_key_at')
+
+    op.drop_table('throttle_hits')
+    op.drop_table('renderings')
+    with op.batch_alter_table('recipients', schema=None) as batch_op:
+        batch_op.drop_index('ix_recipients_trouble', postgresql_where=sa.text("state IN ('bounced', 'failed', 'uncertain', 'held', 'expired')"), sqlite_where=sa.text("state IN ('bounced', 'failed', 'uncertain', 'held', 'expired')"))
+        batch_op.drop_index(batch_op.f('ix_recipients_message_id'))
+        batch_op.drop_index('ix_recipients_lease', postgresql_where=sa.text("state = 'sending'"), sqlite_where=sa.text("state = 'sending'"))
+        batch_op.drop_index('ix_recipients_due', postgresql_where=sa.text("state IN ('queued', 'deferred')"), sqlite_where=sa.text("state IN ('queued', 'deferred')"))
+
+    op.drop_table('recipients')
+    op.drop_table('permits')
+    with op.batch_alter_table('parked', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_parked_state'))
+
+    op.drop_table('parked')
+    with op.batch_alter_table('messages', schema=None) as batch_op:
+        batch_op.drop_index('ix_messages_unacked', postgresql_where=sa.text('unacked IS NOT NULL'), sqlite_where=sa.text('unacked IS NOT NULL'))
+
+    op.drop_table('messages')
+    op.drop_table('leases')
+    op.drop_table('facts')
+    with op.batch_alter_table('events', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_events_message_id'))
+
+    op.drop_table('events')
+    op.drop_table('buckets')
+    with op.batch_alter_table('attempts', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_attempts_recipient_id'))
+
+    op.drop_table('attempts')
+    op.drop_table('attachments')
+    op.drop_table('actions')
