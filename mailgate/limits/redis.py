@@ -1,0 +1,250 @@
+"""Permits in Redis or Valkey: one script a batch, on the server's clock.
+
+Owns the keys under ``mailgate:{permits}:`` (one tag, so one slot) and what happens
+when the store is away or has lost its memory. Never admits on its own: without an
+answer there is no permit.
+
+**Lost memory.** The epoch key says since when the store remembers. It is missing after
+a wipe. A restarted server may come back with an old snapshot, and a promoted replica
+without the last writes; neither knows our script, since scripts are not persisted or
+replicated. In all these cases the epoch is set to now *before* the script is loaded,
+and every limit waits until what was given before is over: for its own period and
+``MAX_HORIZON``. Keys must not be evicted (``maxmemory-policy noeviction``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from importlib import resources
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as ServerUnreachable
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
+from redis.exceptions import TimeoutError as ServerSilent
+
+from mailgate.config.shape import Rate
+from mailgate.limits.clock import LOOKS, StoreClock, answers, waits
+from mailgate.limits.rules import (
+    MAX_AHEAD,
+    MAX_HORIZON,
+    Ask,
+    Grant,
+    LimiterAway,
+    Refusal,
+    Verdict,
+    pace,
+    reach,
+)
+
+PREFIX: Final = "mailgate:{permits}:"
+#: Seconds to wait for a connection, and for each reply.
+_PATIENCE = 1.0
+_ADMIT = (resources.files("mailgate.limits") / "admit.lua").read_text("utf-8")
+_REMEMBER = (resources.files("mailgate.limits") / "remember.lua").read_text("utf-8")
+
+
+class RedisLimiter:
+    """A ``Limiter`` over a URL, or over the first that answers of several joined by ``;``.
+
+    ``nothing_given`` is asked when the store has lost its memory: is it certain that
+    no permit is in anybody's hands and none was used within the longest period? True
+    spares a new installation the wait. Raises ``ValueError`` for a URL that is none.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        nothing_given: Callable[[], Awaitable[bool]] | None = None,
+        prefix: str = PREFIX,
+    ) -> None:
+        self._servers = [_Server(client, prefix) for client in clients(url)]
+        self._nothing_given = nothing_given
+        self._at = 0
+
+    async def reserve(self, asks: Sequence[Ask], horizon: float) -> list[Grant | Refusal]:
+        verdicts, clock, start, cut = await self._asked(asks, int(horizon * 1e6))
+        return answers(asks, verdicts, clock, start, cut)
+
+    async def peek(self, keys: Sequence[tuple[str, Rate]]) -> dict[str, float]:
+        verdicts, _, start, _ = await self._asked([Ask((key,)) for key in keys], -1)
+        return waits(keys, verdicts, start)
+
+    async def close(self) -> None:
+        for server in self._servers:
+            await server.client.aclose()
+
+    async def _asked(
+        self, asks: Sequence[Ask], horizon: int
+    ) -> tuple[list[Verdict], StoreClock, int, int]:
+        """Verdicts on the asks that have limits, by whose clock, from when on, how far."""
+        limited = [ask for ask in asks if ask.keys]
+        if not limited:
+            return [], StoreClock(), 0, horizon
+        faults: list[str] = []
+        for _ in self._servers:
+            server = self._servers[self._at]
+            lead, cut = reach(int(server.clock.lead * 1e6), horizon)
+            try:
+                now, verdicts = await self._admitted(server, limited, lead, cut)
+            except (ServerUnreachable, ServerSilent, ReadOnlyError, OSError) as error:
+                faults.append(f"{type(error).__name__}: {error}")
+                server.clock = StoreClock()
+                self._at = (self._at + 1) % len(self._servers)
+            except RedisError as error:
+                raise LimiterAway(f"{type(error).__name__}: {error}") from error
+            else:
+                return verdicts, server.clock, now + lead, cut
+        raise LimiterAway("; ".join(faults))
+
+    async def _admitted(
+        self, server: _Server, asks: Sequence[Ask], lead: int, horizon: int
+    ) -> tuple[int, list[Verdict]]:
+        await server.set_clock()
+        for _ in range(3):
+            try:
+                return await server.admit(asks, lead, horizon)
+            except _Forgotten as forgotten:
+                given = self._nothing_given
+                await server.remember(
+                    fresh=given is not None and await given(), load=forgotten.script_too
+                )
+        raise LimiterAway("the store forgets its epoch as soon as it is set")
+
+
+class _Forgotten(Exception):
+    """The store does not know what it gave; ``script_too`` when it has not our script either."""
+
+    def __init__(self, *, script_too: bool) -> None:
+        super().__init__("the store has lost its memory")
+        self.script_too = script_too
+
+
+class _Server:
+    def __init__(self, client: Redis, prefix: str) -> None:
+        self.client, self.clock, self._prefix = client, StoreClock(), prefix
+        # The script's hash tells whether *this* database's epoch was looked after.
+        database = client.connection_pool.connection_kwargs.get("db", 0)
+        self._script = f"{_ADMIT}\n-- {prefix} {database}\n"
+        self._sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
+
+    async def set_clock(self) -> None:
+        """The first looks at the server's clock, on a connection that stands."""
+        for _ in range(LOOKS):
+            if self.clock.sure:
+                return
+            before = time.monotonic()
+            seconds, micros = await self.client.time()
+            self.clock.learn(seconds * 1_000_000 + micros, before, time.monotonic())
+
+    async def admit(
+        self, asks: Sequence[Ask], lead: int, horizon: int
+    ) -> tuple[int, list[Verdict]]:
+        """The server's clock and the moments. Raises ``_Forgotten``."""
+        names, arguments = spelled(asks, lead, horizon)
+        keys = [f"{self._prefix}epoch", *(f"{self._prefix}key:{name}" for name in names)]
+        before = time.monotonic()
+        try:
+            reply: list[int] = await self.client.evalsha(self._sha, len(keys), *keys, *arguments)
+        except NoScriptError:
+            raise _Forgotten(script_too=True) from None
+        after = time.monotonic()
+        if reply[0] < 0:
+            raise _Forgotten(script_too=False)
+        self.clock.learn(reply[0], before, after)
+        self.clock.arrived(reply[0], after)
+        return reply[0], understood(reply, names)
+
+    async def remember(self, *, fresh: bool, load: bool) -> None:
+        """Set the epoch; and only then load the script, for then others admit."""
+        await self.client.eval(_REMEMBER, 1, f"{self._prefix}epoch", "1" if fresh else "0")
+        if load:
+            await self.client.script_load(self._script)
+
+
+def spelled(
+    asks: Sequence[Ask], lead: int, horizon: int, clock: int = 0
+) -> tuple[list[str], list[int | str]]:
+    """The limits' names in the order of the script's keys, and the script's arguments.
+
+    Equal asks are told as one set of limits. ``clock`` is for tests of the script.
+    """
+    numbers: dict[tuple[str, Rate], int] = {}
+    sets: dict[tuple[tuple[str, Rate], ...], int] = {}
+    for ask in asks:
+        if ask.keys not in sets:
+            sets[ask.keys] = len(sets) + 1
+            for key in ask.keys:
+                numbers.setdefault(key, len(numbers) + 1)
+    return [name for name, _ in numbers], [
+        lead,
+        horizon,
+        json.dumps([pace(rate) for _, rate in numbers]),
+        json.dumps([[numbers[key] for key in keys] for keys in sets]),
+        json.dumps([sets[ask.keys] for ask in asks]),
+        int(MAX_HORIZON * 1e6),
+        MAX_AHEAD,
+        clock,
+    ]
+
+
+def understood(reply: Sequence[int], names: Sequence[str]) -> list[Verdict]:
+    """The verdicts in the script's reply: pairs after the server's clock."""
+    pairs = zip(reply[1::2], reply[2::2], strict=True)
+    return [Verdict(moment, names[by - 1] if by else None) for moment, by in pairs]
+
+
+def clients(url: str) -> list[Redis]:
+    """A client for each of the URLs in ``url``; one for all of them when they are Sentinels.
+
+    ``redis://``, ``rediss://``, ``redis+socket:///path?virtual_host=db``, ``unix://``,
+    ``sentinel://host:port/db?master_name=name``. Nothing is connected yet.
+    """
+    # A connection that the server has closed meanwhile is worth one more try. A reply
+    # that does not come is not: the permits may have been given already.
+    options: dict[str, Any] = {
+        "socket_timeout": _PATIENCE,
+        "socket_connect_timeout": _PATIENCE,
+        "retry": Retry(NoBackoff(), 1, supported_errors=(ServerUnreachable,)),
+    }
+    urls = url.split(";")
+    if urlsplit(urls[0]).scheme == "sentinel":
+        return [_behind_sentinels(urls, options)]
+    return [Redis.from_url(_plain(one), **options) for one in urls]
+
+
+def _plain(url: str) -> str:
+    """redis-py's spelling of a socket's URL."""
+    if not url.startswith("redis+socket://"):
+        return url
+    part = urlsplit(url.replace("redis+socket://", "unix://", 1))
+    query = dict(parse_qsl(part.query))
+    if "virtual_host" in query:
+        query["db"] = query.pop("virtual_host")
+    return part._replace(query=urlencode(query)).geturl()
+
+
+def _behind_sentinels(urls: list[str], options: dict[str, Any]) -> Redis:
+    parts = [urlsplit(one) for one in urls]
+    first = parts[0]
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+        [(part.hostname or "localhost", part.port or 26379) for part in parts],
+        sentinel_kwargs=dict(options),
+        **options,
+    )
+    query = dict(parse_qsl(first.query))
+    client: Redis = sentinel.master_for(
+        query.get("master_name", "mymaster"),
+        db=int(first.path.strip("/") or 0),
+        username=first.username,
+        password=first.password,
+    )
+    return client
