@@ -12,11 +12,11 @@ itself: no other test runs meanwhile in any process.
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,10 +112,22 @@ def smtp_sink(server_directory: Path) -> Iterator[Callable[..., Sink]]:
         sink.stop()
 
 
+_ALONE = pytest.StashKey[str]()
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "alone: measures time or processor; no other test runs meanwhile"
     )
+    if not hasattr(config, "workerinput"):  # not in a worker of xdist: the run itself
+        directory = tempfile.TemporaryDirectory(prefix="mailgate-alone-")
+        config.add_cleanup(directory.cleanup)
+        config.stash[_ALONE] = directory.name
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    node.workerinput["alone"] = node.config.stash[_ALONE]
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -126,19 +138,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     writer waits inside the gate, so that no stream of readers can starve it.
     This is outside of pytest-timeout's clock.
     """
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
-    if run is None:
+    workerinput = getattr(item.config, "workerinput", None)
+    if workerinput is None:
         return (yield)
-    base = Path(tempfile.gettempdir()) / f"mailgate-alone-{run}"
+    directory = Path(workerinput["alone"])
     mode = fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH
-    with open(f"{base}.gate", "w") as gate, open(f"{base}.lock", "w") as lock:
+    with (directory / "gate").open("w") as gate, (directory / "lock").open("w") as lock:
         fcntl.flock(gate, fcntl.LOCK_EX)
         fcntl.flock(lock, mode)
         fcntl.flock(gate, fcntl.LOCK_UN)
         return (yield)
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
-    for path in Path(tempfile.gettempdir()).glob(f"mailgate-alone-{run}.*" if run else "\0"):
-        path.unlink(missing_ok=True)
