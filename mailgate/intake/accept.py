@@ -44,37 +44,31 @@ CheckData = Callable[[str, Mapping[str, Any]], Sequence[DataFault]]
 
 
 class Accept:
-    """Turns batches of deliveries into rows. ``session`` names this process's consuming
-    session, by which AMQP deliveries without any identity are known again."""
+    """Turns batches of deliveries into rows. One a door: batches follow each other."""
 
     def __init__(self, config: Config, arrivals: Arrivals, check_data: CheckData) -> None:
         self._config = config
         self._arrivals = arrivals
         self._check_data = check_data
 
-    async def batch(self, deliveries: Sequence[Delivery], session: int | None = None) -> Stored:
+    async def batch(self, deliveries: Sequence[Delivery], forget: Sequence[int] = ()) -> Stored:
         """Write a batch; after this returns it may be acknowledged.
 
-        Raises ``JournalAway`` with nothing written and nothing to acknowledge.
+        ``forget`` is ``Stored.unacked`` of a batch whose acknowledgement the broker
+        has confirmed. Raises ``JournalAway`` with nothing written.
         """
         arrivals: list[Arrival] = []
         refused: list[NewParked] = []
         for delivery in deliveries:
-            decided = decide(delivery, self._config, self._check_data, session)
+            decided = decide(delivery, self._config, self._check_data)
             if isinstance(decided, Arrival):
                 arrivals.append(decided)
             else:
                 refused.append(decided)
-        return await self._arrivals.store(arrivals, refused)
-
-    async def confirmed(self, ids: Sequence[int]) -> None:
-        """The broker took the acknowledgements of these messages."""
-        await self._arrivals.forget_session(ids)
+        return await self._arrivals.store(arrivals, refused, forget)
 
 
-def decide(
-    delivery: Delivery, config: Config, check_data: CheckData, session: int | None = None
-) -> Arrival | NewParked:
+def decide(delivery: Delivery, config: Config, check_data: CheckData) -> Arrival | NewParked:
     """What one delivery becomes. Raises for no input."""
     if delivery.refusal is not None:
         return _parked(delivery, (Fault("", delivery.refusal),))
@@ -136,7 +130,7 @@ def decide(
         traceparent=said.traceparent,
         throttle=_throttle(said),
         attachments=said.attachments,
-        session=session if _anonymous(delivery, said) else None,
+        session=delivery.session if _anonymous(delivery, said) else None,
         redelivered=delivery.redelivered,
         refused=refused,
     )

@@ -59,8 +59,9 @@ class Arrival:
     """One accepted submission, ready to be written.
 
     ``session`` is set for a delivery that has no identity of its own (AMQP
-    without ``message_id``): the row remembers it until ``forget_session``, and a
-    delivery marked ``redelivered`` is first looked for among such rows.
+    without ``message_id``) and differs from connection to connection: the row
+    remembers it until it is forgotten, and a delivery marked ``redelivered`` is first looked
+    for among the rows that do.
     """
 
     identity: str
@@ -96,6 +97,8 @@ class Stored:
     parked: int = 0
     lanes: set[Lane] = field(default_factory=set)
     ids: list[int] = field(default_factory=list)
+    #: Messages to ``forget`` once the broker has confirmed the acknowledgements.
+    unacked: list[int] = field(default_factory=list)
 
 
 _MESSAGE = {
@@ -165,18 +168,32 @@ class Arrivals:
             )
             + " WHERE true"
         )
+        self._forget = sa.text(
+            "UPDATE messages SET unacked = NULL WHERE id IN (SELECT id FROM "
+            + rows({"id": "bigint"})
+            + ")"
+        )
         self._find = sa.text(
             "SELECT m.id, m.producer, m.identity, m.body_hash FROM messages m JOIN "
             + rows({"producer": "text", "identity": "text"})
             + " ON m.producer = v.producer AND m.identity = v.identity"
         )
 
-    async def store(self, batch: Sequence[Arrival], refused: Sequence[NewParked] = ()) -> Stored:
-        """Write a batch in one transaction; raises ``JournalAway`` with nothing written."""
+    async def store(
+        self,
+        batch: Sequence[Arrival],
+        refused: Sequence[NewParked] = (),
+        forget: Sequence[int] = (),
+    ) -> Stored:
+        """Write a batch in one transaction; raises ``JournalAway`` with nothing written.
+
+        ``forget`` are messages of earlier batches (``Stored.unacked``) that the
+        broker will not deliver again.
+        """
         keys = {r.bucket for a in batch for r in a.recipients} - self._buckets.keys()
         if keys:
             self._buckets.update(await self._database.run(lambda c: _ensure_buckets(c, keys)))
-        work = self._writing(batch, refused)
+        work = self._writing(batch, refused, forget)
         try:
             return await self._database.run(work)
         except IntegrityError:
@@ -184,19 +201,22 @@ class Arrivals:
             return await self._database.run(work)
 
     def _writing(
-        self, batch: Sequence[Arrival], refused: Sequence[NewParked]
+        self, batch: Sequence[Arrival], refused: Sequence[NewParked], forget: Sequence[int]
     ) -> Callable[[sa.Connection], Stored]:
         def work(connection: sa.Connection) -> Stored:
             now = self._database.now()
             stored = Stored()
+            if forget:
+                rows = packed([(i,) for i in forget])
+                connection.execute(self._forget, {"rows": rows})
             again = _already_here(connection, batch)
             fresh = [a for i, a in enumerate(batch) if i not in again]
             ids = [self._ids.take(now) for _ in fresh]
             parking = list(refused)
             here: set[int] = set()
             if fresh:
-                rows = [_message_row(i, a, now) for i, a in zip(ids, fresh, strict=True)]
-                found = connection.execute(self._insert_messages, {"rows": packed(rows)})
+                new = [_message_row(i, a, now) for i, a in zip(ids, fresh, strict=True)]
+                found = connection.execute(self._insert_messages, {"rows": packed(new)})
                 here = set(found.scalars())
             events: list[tuple[object, ...]] = []
             pairs = list(zip(ids, fresh, strict=True))
@@ -209,6 +229,7 @@ class Arrivals:
                 wanted = [(a.producer, a.identity) for i, a in pairs if i not in here]
                 for row in connection.execute(self._find, {"rows": packed(wanted)}):
                     known[row.producer, row.identity] = (row.id, row.body_hash)
+            stored.unacked = [*again.values(), *(i for i, a in written.items() if a.session)]
             numbers = iter(pairs)
             for index, arrival in enumerate(batch):
                 if index in again:
@@ -229,11 +250,11 @@ class Arrivals:
                     stored.conflicts += 1
                     parking.append(_conflict(arrival, first))
             if parking:
-                new = _park(connection, parking, self._ids, now)
-                stored.parked += len(new)
+                rows_parked = _park(connection, parking, self._ids, now)
+                stored.parked += len(rows_parked)
                 events += [
                     (message_id, None, 0, "conflict", None)
-                    for message_id, kind in new
+                    for message_id, kind in rows_parked
                     if kind == "conflict"
                 ]
             if events:
@@ -280,17 +301,6 @@ class Arrivals:
         connection.execute(self._insert_recipients, {"rows": packed(rows), "now": now})
         if files:
             connection.execute(attachments.insert(), files)
-
-    async def forget_session(self, ids: Sequence[int]) -> None:
-        """The broker has confirmed our acknowledgements: these will not come again."""
-        if ids:
-            statement = sa.text(
-                "UPDATE messages SET unacked = NULL WHERE id IN (SELECT id FROM "
-                + self._database.rows({"id": "bigint"})
-                + ")"
-            )
-            rows = packed([(i,) for i in ids])
-            await self._database.run(lambda c: c.execute(statement, {"rows": rows}) and None)
 
 
 def _ensure_buckets(connection: sa.Connection, keys: Iterable[BucketKey]) -> dict[BucketKey, int]:

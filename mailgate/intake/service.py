@@ -1,0 +1,126 @@
+"""The intake process: doors open, batches in, rings out.
+
+Owns the order receive → commit → acknowledge → ring, and what happens when the
+journal is away (consuming stops, nothing is handed back) or the process is told
+to stop. Never looks into a delivery.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from mailgate.intake.accept import Accept
+from mailgate.intake.door import Delivery, Door, DoorClosed
+from mailgate.journal.arrivals import Stored
+from mailgate.journal.database import JournalAway
+from mailgate.model.state import Lane
+
+#: How long a door waits for the first delivery before it looks whether to stop (seconds).
+_WAIT = 1.0
+#: Tries to reach a journal that is away: first and longest wait (seconds).
+_AGAIN = (0.2, 5.0)
+
+_log = logging.getLogger("mailgate.intake")
+
+
+async def serve(
+    doors: Sequence[Door],
+    accept: Callable[[], Accept],
+    ring: Callable[[Lane], None],
+    stop: asyncio.Event,
+    *,
+    batch: int,
+    on_ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Take in until ``stop`` is set; then what is in hand is finished or handed back.
+
+    ``accept`` makes one writer a door. Ends with an error only when a door is
+    broken for good.
+    """
+    for door in doors:
+        await door.open()
+    on_ready()
+    pumps = [asyncio.create_task(_pump(d, accept(), ring, stop, batch)) for d in doors]
+    try:
+        await asyncio.gather(*pumps)
+    finally:
+        stop.set()
+        await asyncio.gather(*pumps, return_exceptions=True)
+        for door in doors:
+            await door.close()
+
+
+async def _pump(
+    door: Door, accept: Accept, ring: Callable[[Lane], None], stop: asyncio.Event, batch: int
+) -> None:
+    confirmed: list[int] = []
+    while not stop.is_set():
+        try:
+            deliveries = await _received(door, batch, stop)
+        except DoorClosed:
+            break
+        if not deliveries and not confirmed:
+            continue
+        stored = await _stored(accept, deliveries, confirmed, stop)
+        if stored is None:
+            # Told to stop while the journal was away: the broker keeps them.
+            await door.release(deliveries)
+            break
+        confirmed = []
+        if not deliveries:
+            continue
+        # Not done means not acknowledged: the rows stay known for the redelivery.
+        if await door.done(deliveries):
+            confirmed = stored.unacked
+        for lane in stored.lanes:
+            ring(lane)
+        _log.debug(
+            "batch",
+            extra={
+                "accepted": stored.accepted,
+                "repeated": stored.repeated,
+                "conflicts": stored.conflicts,
+                "parked": stored.parked,
+            },
+        )
+    if confirmed:
+        await _stored(accept, (), confirmed, stop)
+
+
+async def _received(door: Door, batch: int, stop: asyncio.Event) -> Sequence[Delivery]:
+    """The next batch, or nothing when it is time to stop."""
+    receiving = asyncio.ensure_future(door.receive(batch, _WAIT))
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((receiving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        # Never cancelled: what it may be about to give us would be in nobody's hand.
+        return await receiving
+    finally:
+        stopping.cancel()
+
+
+async def _stored(
+    accept: Accept, deliveries: Sequence[Delivery], confirmed: Sequence[int], stop: asyncio.Event
+) -> Stored | None:
+    """Write the batch, however long the journal is away; None when told to stop meanwhile."""
+    wait = _AGAIN[0]
+    away = False
+    while True:
+        try:
+            stored = await accept.batch(deliveries, confirmed)
+        except JournalAway as error:
+            if not away:
+                _log.error("the journal is away: intake waits", extra={"error": str(error)})
+            away = True
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), wait)
+            if stop.is_set():
+                return None
+            wait = min(wait * 2, _AGAIN[1])
+        else:
+            if away:
+                _log.warning("the journal is back: intake goes on")
+            return stored
