@@ -1,0 +1,24 @@
+"""Rendering: a letter becomes the bytes of a mail.
+
+Owns jinja2, premailer, lxml and MIME. Never sends, never stores, never reads
+the clock. The way of a letter: ``catalogue`` finds the template, ``sandbox``
+runs it, ``skeleton`` (or ``inline``) puts the styles in place, ``text`` makes
+the other half, ``mime`` writes the bytes.
+"""
+
+from mailgate.render.catalogue import Catalogue, built_in_root
+from mailgate.render.errors import Fault, RenderError, RenderKind
+from mailgate.render.renderer import Parts, Renderer
+from mailgate.render.template import Broken, Template
+
+__all__ = [
+    "Broken",
+    "Catalogue",
+    "Fault",
+    "Parts",
+    "RenderError",
+    "RenderKind",
+    "Renderer",
+    "Template",
+    "built_in_root",
+]

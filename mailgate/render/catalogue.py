@@ -1,0 +1,356 @@
+"""The templates on disk, read once.
+
+Owns the reading of template roots: names, files, fallbacks, quarantine. A
+template that breaks a rule is kept as ``Broken`` with its reason and the rest
+serve. After ``Catalogue.load`` no file is opened again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import jsonschema_rs
+from jinja2 import meta
+
+import mailgate
+from mailgate.model.address import Address
+from mailgate.render import check
+from mailgate.render.errors import Fault, RenderError, TemplateFault
+from mailgate.render.sandbox import Sandbox, produce
+from mailgate.render.template import RESERVED, Broken, Manifest, Template, Variant
+from mailgate.render.theme import PRODUCT_SCHEMA, Theme, read_theme
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_LOCALE = re.compile(r"[a-z]{2,3}(?:-[A-Z][a-z]{3})?(?:-(?:[A-Z]{2}|\d{3}))?")
+_SHARED = ("_theme", "_layouts", "_components", "_css")
+_MAX_FILE = 512 * 1024
+_MANIFEST_KEYS = {
+    "name": str, "version": int, "description": str, "category": str,
+    "default_locale": str, "text": str, "theme": str, "max_bytes": int,
+}  # fmt: skip
+
+
+def built_in_root() -> Path:
+    """The templates that come with mailgate: of the checkout, else of the package."""
+    package = Path(mailgate.__file__).parent
+    checkout = package.parent / "templates" / "email"
+    return checkout if checkout.is_dir() else package / "_data" / "templates"
+
+
+class Catalogue:
+    """All templates by name; the first root that has a name wins it."""
+
+    def __init__(self, entries: Mapping[str, Template | Broken]) -> None:
+        self._entries = dict(entries)
+
+    @classmethod
+    def load(cls, roots: Sequence[Path], *, default_locale: str = "en") -> Catalogue:
+        """Read every template of ``roots`` in order.
+
+        ``default_locale`` is for manifests that name none. A root may leave out
+        its shared folders, or parts of them: the built-in ones stand in.
+        Raises ``FileNotFoundError`` for a root that does not exist.
+        """
+        entries: dict[str, Template | Broken] = {}
+        built_in = _shared_files(built_in_root())
+        for root in roots:
+            if not root.is_dir():
+                raise FileNotFoundError(f"the template root {root} is no directory")
+            try:
+                shared, fault = _Root({**built_in, **_shared_files(root)}), ""
+            except TemplateFault as error:
+                shared, fault = _Root({}), str(error)
+            for folder in sorted(root.iterdir()):
+                name = folder.name
+                if name.startswith((".", "_")) or not folder.is_dir() or name in entries:
+                    continue
+                try:
+                    if fault:
+                        raise TemplateFault(fault)
+                    entries[name] = _load(folder, shared, default_locale)
+                except TemplateFault as error:
+                    entries[name] = Broken(name, str(error))
+        return cls(entries)
+
+    def names(self) -> list[str]:
+        """All names in order, broken ones too."""
+        return sorted(self._entries)
+
+    def get(self, name: str) -> Template | Broken | None:
+        return self._entries.get(name)
+
+    def check_data(self, template: str, data: Mapping[str, Any]) -> list[Fault]:
+        """Everything that is wrong with ``data`` for ``template``, all at once.
+
+        An unknown template is one fault. A broken one is none: its messages
+        are accepted and held until the author has mended it.
+        """
+        found = self._entries.get(template)
+        if found is None:
+            return [Fault("template", "unknown template")]
+        return [] if isinstance(found, Broken) else found.faults(data)
+
+
+def _read(path: Path) -> str:
+    if path.is_symlink() or not path.is_file():
+        raise TemplateFault(f"{path.name}: not a plain file (symbolic links are refused)")
+    raw = path.read_bytes()
+    if len(raw) > _MAX_FILE:
+        raise TemplateFault(f"{path.name}: larger than {_MAX_FILE} bytes")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise TemplateFault(f"{path.name}: not UTF-8") from None
+    if "\0" in text:
+        raise TemplateFault(f"{path.name}: holds NUL")
+    return text.removeprefix("\ufeff").replace("\r\n", "\n")
+
+
+def _shared_files(root: Path) -> dict[str, str]:
+    files = {}
+    for folder in _SHARED:
+        base = root / folder
+        if base.is_symlink():
+            raise TemplateFault(f"{folder}: symbolic links are refused")
+        for path in sorted(base.iterdir()) if base.is_dir() else ():
+            if not path.name.startswith("."):
+                files[f"{folder}/{path.name}"] = _read(path)
+    return files
+
+
+class _Root:
+    """The shared files of one root and what is compiled from them."""
+
+    def __init__(self, shared: Mapping[str, str]) -> None:
+        self._shared = shared
+        self._readers: dict[str, _Reader] = {}
+
+    def reader(self, theme: str) -> _Reader:
+        if theme not in self._readers:
+            file = f"_theme/{theme}.json"
+            if file not in self._shared:
+                raise TemplateFault(f"template.toml: there is no {file}")
+            self._readers[theme] = _Reader(self._shared, read_theme(file, self._shared[file]))
+        return self._readers[theme]
+
+
+def _load(folder: Path, root: _Root, default_locale: str) -> Template:
+    name = folder.name
+    if not _NAME.fullmatch(name):
+        raise TemplateFault(f"{name!r} is no template name: a-z, 0-9, '_' and '-', at most 64")
+    if folder.is_symlink():
+        raise TemplateFault("symbolic links are refused")
+    own = {p.name: _read(p) for p in sorted(folder.iterdir()) if not _is_beside(p)}
+    manifest = _manifest(name, own, default_locale)
+    schema, validator = _schema(own)
+    reader = root.reader(manifest.theme)
+    for file, source in own.items():
+        reader.sources[f"{name}/{file}"] = source
+    known = set(schema["properties"]) | RESERVED
+    variants, used = {}, {f"{name}/template.toml", f"{name}/context.schema.json"}
+    for locale in sorted(f.removesuffix(".html") for f in own if f.endswith(".html")):
+        variants[locale], sources = _variant(reader, locale, manifest, own, known)
+        used |= sources
+    if manifest.default_locale not in variants:
+        raise TemplateFault(f"there is no {manifest.default_locale}.html for the default locale")
+    fixtures = {
+        path.stem: _json(path.name, _read(path))
+        for path in sorted((folder / "fixtures").glob("*.json"))
+    }
+    digest = blake2b(digest_size=16)
+    for key in sorted(used):
+        digest.update(f"{key}\0{reader.sources[key]}\0".encode())
+    digest.update(reader.theme.source.encode())
+    template = Template(
+        manifest, reader.theme, schema, validator, variants, fixtures, digest.hexdigest()
+    )
+    _try(template)
+    return template
+
+
+def _is_beside(path: Path) -> bool:
+    return path.name.startswith(".") or path.name == "fixtures" or path.suffix == ".md"
+
+
+def _manifest(name: str, own: Mapping[str, str], default_locale: str) -> Manifest:
+    if "template.toml" not in own:
+        raise TemplateFault("there is no template.toml")
+    try:
+        given = tomllib.loads(own["template.toml"])
+    except tomllib.TOMLDecodeError as error:
+        raise TemplateFault(f"template.toml: {error}") from None
+    for key, value in given.items():
+        wanted = _MANIFEST_KEYS.get(key)
+        if wanted is None:
+            raise TemplateFault(f"template.toml: unknown key {key}")
+        if type(value) is not wanted:
+            raise TemplateFault(f"template.toml: {key} is not {wanted.__name__}")
+    if given.get("name", name) != name:
+        raise TemplateFault(f"template.toml: name is {given['name']!r}, the folder is {name!r}")
+    text = given.get("text", "derived")
+    if text not in ("authored", "derived"):
+        raise TemplateFault("template.toml: text is 'authored' or 'derived'")
+    return Manifest(
+        name=name,
+        version=given.get("version", 1),
+        description=given.get("description", ""),
+        category=given.get("category", "transactional"),
+        default_locale=given.get("default_locale", default_locale),
+        text=text,
+        theme=given.get("theme", "default"),
+        max_bytes=given.get("max_bytes", 200_000),
+    )
+
+
+def _json(name: str, source: str) -> Any:
+    try:
+        return json.loads(source)
+    except (ValueError, RecursionError) as error:
+        raise TemplateFault(f"{name}: not JSON: {error}") from None
+
+
+def _schema(own: Mapping[str, str]) -> tuple[dict[str, Any], jsonschema_rs.Draft202012Validator]:
+    name = "context.schema.json"
+    if name not in own:
+        raise TemplateFault(f"there is no {name}")
+    schema = _json(name, own[name])
+    if not isinstance(schema, dict) or schema.get("type") != "object":
+        raise TemplateFault(f"{name}: describes an object")
+    if schema.get("additionalProperties") is not False:
+        raise TemplateFault(f"{name}: says additionalProperties: false")
+    properties = schema.get("properties")
+    if not isinstance(properties, dict):
+        raise TemplateFault(f"{name}: lists properties")
+    taken = sorted(set(properties) & (RESERVED - {"product"}))
+    if taken:
+        raise TemplateFault(f"{name}: {', '.join(taken)} is the gateway's own name")
+    if "product" in properties and properties["product"] != {"$ref": "mailgate:product"}:
+        raise TemplateFault(f'{name}: write product as {{"$ref": "mailgate:product"}}')
+    try:
+        registry = jsonschema_rs.Registry([("mailgate:product", PRODUCT_SCHEMA)])
+        validator = jsonschema_rs.Draft202012Validator(
+            schema,
+            registry=registry,
+            validate_formats=True,
+            pattern_options=jsonschema_rs.RegexOptions(),
+            offline=True,
+        )
+    except (ValueError, jsonschema_rs.ReferencingError) as error:
+        raise TemplateFault(f"{name}: {error}") from None
+    return schema, validator
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What reading one source says about it."""
+
+    free: set[str]
+    uses: tuple[str, ...]
+    capturing: bool
+
+
+class _Reader:
+    """Checks and compiles the sources of one root under one theme, each once."""
+
+    def __init__(self, shared: Mapping[str, str], theme: Theme) -> None:
+        self.theme = theme
+        self.sources = dict(shared)
+        self._html = Sandbox(self.sources, html=True, theme=theme.tokens)
+        self._plain = Sandbox(self.sources, html=False, theme=theme.tokens)
+        self._known: dict[tuple[str, bool], _Source] = {}
+
+    def compiled(self, name: str, *, html: bool) -> jinja2.Template:
+        try:
+            return (self._html if html else self._plain).get_template(name)
+        except jinja2.TemplateError as error:
+            raise TemplateFault(f"{name}: {error}") from None
+
+    def closure(self, name: str, *, html: bool) -> dict[str, _Source]:
+        """``name`` and every source that it uses, however far away."""
+        found: dict[str, _Source] = {}
+        pending = [name]
+        while pending:
+            at = pending.pop()
+            if at not in found:
+                found[at] = self._source(at, html)
+                pending += found[at].uses
+        return found
+
+    def _source(self, name: str, html: bool) -> _Source:
+        kept = self._known.get((name, html))
+        if kept is None:
+            if name not in self.sources:
+                raise TemplateFault(f"{name}: there is no such file")
+            environment = self._html if html else self._plain
+            source = self.sources[name]
+            tree = check.check_syntax(environment, name, source)
+            if html:
+                check.check_html(environment, name, source, sheet=name.endswith(".css"))
+            uses = tuple(str(n) for n in meta.find_referenced_templates(tree))
+            kept = _Source(check.free_names(tree), uses, check.captures(tree))
+            self._known[name, html] = kept
+        return kept
+
+
+def _variant(
+    reader: _Reader, locale: str, manifest: Manifest, own: Mapping[str, str], known: set[str]
+) -> tuple[Variant, set[str]]:
+    """One language of a template, and the names of all sources it is made from."""
+    name = manifest.name
+    if not _LOCALE.fullmatch(locale):
+        raise TemplateFault(f"{locale}.html: {locale!r} is no locale such as en or pt-BR")
+    if f"{locale}.subject" not in own:
+        raise TemplateFault(f"there is no {locale}.subject")
+    if "\n" in own[f"{locale}.subject"].strip():
+        raise TemplateFault(f"{locale}.subject: a subject is one line")
+    authored = manifest.text == "authored"
+    if authored != (f"{locale}.txt" in own):
+        raise TemplateFault(
+            f"there is no {locale}.txt, and template.toml says text = 'authored'"
+            if authored
+            else f"{locale}.txt would not be used: template.toml does not say text = 'authored'"
+        )
+    used: dict[str, _Source] = {}
+    for kind in ("subject", "html", "txt") if authored else ("subject", "html"):
+        for source, facts in reader.closure(f"{name}/{locale}.{kind}", html=kind == "html").items():
+            unknown = sorted(facts.free - known)
+            if unknown:
+                raise TemplateFault(f"{source}: {', '.join(unknown)} is not in the schema")
+            used[source] = facts
+    html = reader.closure(f"{name}/{locale}.html", html=True)
+    variant = Variant(
+        locale,
+        subject=reader.compiled(f"{name}/{locale}.subject", html=False),
+        html=reader.compiled(f"{name}/{locale}.html", html=True),
+        text=reader.compiled(f"{name}/{locale}.txt", html=False) if authored else None,
+        capturing=any(facts.capturing for facts in html.values()),
+    )
+    return variant, set(used)
+
+
+def _try(template: Template) -> None:
+    """Render every fixture through Jinja, which finds what reading cannot."""
+    sender = Address("sender@example.com", "Example")
+    for key, data in template.fixtures.items():
+        faults = template.faults(data) if isinstance(data, dict) else [Fault("data", "no object")]
+        if faults:
+            raise TemplateFault(f"fixtures/{key}.json: {faults[0].field} {faults[0].rule}")
+        for variant in template.variants.values():
+            context = template.context(data, variant, sender, "https://example.com/u")
+            try:
+                template.subject(variant, context)
+                produce(variant.html, context, None)
+                if variant.text is not None:
+                    produce(variant.text, context, None)
+            except RenderError as error:
+                raise TemplateFault(
+                    f"{variant.locale} with fixtures/{key}.json: {error.message}"
+                ) from None

@@ -1,0 +1,66 @@
+"""Quoted-printable and base64 with CRLF line ends, 7-bit clean (RFC 2045).
+
+Owns the body encodings. A static piece of a mail is encoded once: it begins
+at column 0 and ends with a soft line break, so that any value, also encoded
+alone, can follow it and the next piece can follow the value.
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import b2a_base64, b2a_qp
+from collections.abc import Sequence
+
+_SOFT = "=\r\n"
+#: Goes through as it is, on one line together with the soft break's ``=``.
+_PLAIN = re.compile(r"[ -<>-~]{0,75}\Z")
+
+
+def quoted_printable(text: str) -> str:
+    """A whole body; ``text`` has LF line ends. Ends with a line end."""
+    raw = b2a_qp(text.encode(), istext=True)
+    out = raw.replace(b"\n", b"\r\n").decode("ascii")
+    return out if out.endswith("\r\n") or not out else out + "\r\n"
+
+
+def pieces(parts: Sequence[str]) -> tuple[str, ...]:
+    """Static pieces between values, each ready to stand between encoded values.
+
+    A value follows each but the last, and a soft break comes before each but
+    the first: it belongs to the piece.
+    """
+    last = len(parts) - 1
+    out = []
+    for index, part in enumerate(parts):
+        lead = _SOFT if index else ""
+        if index == last:
+            body = quoted_printable(part) or "\r\n"
+        else:
+            body = _open_ended(part)
+        out.append(lead + body)
+    return tuple(out)
+
+
+def piece(value: str) -> str:
+    """One value between two pieces: begins at column 0, leaves room for a soft break."""
+    if _PLAIN.match(value):
+        return value
+    return _unbroken(value)
+
+
+def _open_ended(part: str) -> str:
+    body = _unbroken(part)
+    return body if not body or body.endswith("\r\n") else body + _SOFT
+
+
+def _unbroken(part: str) -> str:
+    # The sentinel keeps the encoder from treating the last blank as the end of
+    # a line and keeps a column free on the last line; then it goes again.
+    raw = b2a_qp((part + "x").encode(), istext=True)[:-1]
+    return raw.replace(b"\n", b"\r\n").decode("ascii")
+
+
+def base64_lines(content: bytes) -> bytes:
+    """Base64 in lines of 76 with CRLF, ending with one."""
+    raw = b2a_base64(content, newline=False)
+    return b"".join([raw[i : i + 76] + b"\r\n" for i in range(0, len(raw), 76)])

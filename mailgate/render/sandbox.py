@@ -1,0 +1,251 @@
+"""The Jinja environment: what a template can reach, and how much work it may make.
+
+Owns the sandbox, its budgets, and what becomes of every printed value. Reads
+no file: sources come in as a mapping. Never trusts Jinja's own sandbox alone:
+data is plain JSON, globals are empty, filters are an allow-list, and only
+macros and a mapping's ``items``, ``keys`` and ``values`` can be called
+(CVE-2024-56326, CVE-2024-56201, CVE-2025-27516).
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from typing import Any
+
+from jinja2 import DictLoader, StrictUndefined, Template, Undefined, UndefinedError, nodes
+from jinja2.exceptions import SecurityError
+from jinja2.runtime import BlockReference, Context, LoopContext, Macro
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
+from markupsafe import Markup
+
+from mailgate.render.errors import RenderError
+from mailgate.render.filters import FILTERS, TESTS, Url
+
+#: Loop passes and macro calls in one rendering.
+WORK = 50_000
+#: Characters that one macro call or one ``~`` may make.
+PIECE = 2 * 2**20
+
+_MAPPING_METHODS = frozenset({"items", "keys", "values"})
+_ODD = {
+    **{c: 0xFFFD for c in range(32) if c not in (9, 10, 12)},
+    **{c: 0xFFFD for c in (127, 0xFFFE, 0xFFFF)},
+    **{c: 0xFFFD for c in range(0xD800, 0xE000)},
+    12: 0x20,
+}
+
+
+class _State(threading.local):
+    """What one rendering keeps; a rendering stays on its thread from end to end."""
+
+    values: list[str] | None = None
+    work: int = WORK
+
+
+_state = _State()
+
+#: Random for each process, so that no message can hold a token (and if one
+#: did, it would be kept aside like any other value and never looked at).
+TOKEN_PREFIX = f"q{secrets.token_hex(8)}q"
+_tokens: list[Markup] = []
+
+
+def token(number: int) -> Markup:
+    """What stands for the ``number``-th printed value in a skeleton."""
+    while len(_tokens) <= number:
+        _tokens.append(Markup(f"{TOKEN_PREFIX}{len(_tokens):05d}z"))  # noqa: S704 # hex and digits
+    return _tokens[number]
+
+
+def _spend(amount: int) -> None:
+    _state.work -= amount
+    if _state.work < 0:
+        raise RenderError("budget", f"the template makes more than {WORK} loop passes and calls")
+
+
+def clean(text: str) -> str:
+    """Text as it can stand in HTML and on the wire: line ends are LF, no other controls."""
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.translate(_ODD)
+
+
+def printed(value: Any) -> str:
+    """The text of a value that a template prints; what has none is refused, not guessed."""
+    kind = type(value)
+    if kind is str or kind is Url:
+        return str(value)
+    if kind is int or kind is float:
+        return str(value)
+    if isinstance(value, Undefined):
+        str(value)  # StrictUndefined raises and names the variable
+    what = {bool: "true or false", type(None): "null", list: "a list", dict: "an object"}
+    raise RenderError("template_broken", f"a template prints {what.get(kind, kind.__name__)}")
+
+
+def finalize(value: Any) -> Any:
+    """Jinja's last word on each printed value.
+
+    While a skeleton is made, the value goes aside and a token takes its place.
+    Values without a visible character stay in the skeleton: what they do to
+    the parser's handling of blank text is then decided with them in place.
+    """
+    kind = type(value)
+    if kind is Markup:
+        return value
+    if kind is not str and kind is not Url:
+        value = printed(value)
+    if not value.isprintable():
+        value = clean(value)
+    values = _state.values
+    if values is None or not value or value.isspace():
+        return value
+    count = len(values)
+    values.append(value)
+    return _tokens[count] if count < len(_tokens) else token(count)
+
+
+def _loop(value: Any) -> Any:
+    """Counts what a ``for`` goes through; put around each loop by ``_Guards``."""
+    if isinstance(value, Undefined):
+        iter(value)  # raises and names the variable
+    if isinstance(value, str):
+        raise RenderError("template_broken", "a template loops over text")
+    if isinstance(value, Sized):
+        _spend(len(value))
+        return value
+    return _counted(value)
+
+
+def _counted(values: Iterable[Any]) -> Iterator[Any]:
+    for value in values:
+        _spend(1)
+        yield value
+
+
+def _piece(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > PIECE:
+        raise RenderError("budget", f"a template makes a piece of more than {PIECE} characters")
+    return value
+
+
+class _Guards(NodeTransformer):
+    """Puts the budget around each loop and each ``~``."""
+
+    def visit_For(self, node: nodes.For) -> nodes.Node:
+        self.generic_visit(node)
+        node.iter = _wrapped(node.iter, "_loop")
+        return node
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
+        self.generic_visit(node)
+        return _wrapped(node, "_piece")
+
+
+def _wrapped(node: nodes.Expr, name: str) -> nodes.Filter:
+    return nodes.Filter(
+        node, name, [], [], None, None, lineno=node.lineno, environment=node.environment
+    )
+
+
+class Sandbox(ImmutableSandboxedEnvironment):
+    """An environment over a fixed set of sources.
+
+    ``theme`` is the one global: typed tokens, safe inside CSS.
+    """
+
+    intercepted_binops = frozenset({"+", "*", "**", "%"})
+
+    def __init__(self, sources: Mapping[str, str], *, html: bool, theme: Mapping[str, Any]) -> None:
+        super().__init__(
+            loader=DictLoader(sources),
+            autoescape=html,
+            undefined=StrictUndefined,
+            finalize=finalize,
+            auto_reload=False,
+            cache_size=-1,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=False,
+        )
+        self.globals.clear()
+        self.globals["theme"] = theme
+        self.filters = {**FILTERS, "_loop": _loop, "_piece": _piece}
+        self.tests = {name: self.tests[name] for name in TESTS}
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        tree = super()._parse(source, name, filename)
+        guarded = _Guards().visit(tree)
+        assert isinstance(guarded, nodes.Template)
+        return guarded
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        # A mapping's own keys come first, or an order's `items` would be a method.
+        if type(obj) is dict:
+            try:
+                return obj[attribute]
+            except KeyError:
+                if attribute in _MAPPING_METHODS:
+                    return getattr(obj, attribute)
+                return self.undefined(obj=obj, name=attribute)
+        if isinstance(obj, str | int | float | list | tuple | None):
+            return self.undefined(obj=obj, name=attribute)
+        return super().getattr(obj, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        try:
+            return obj[argument]
+        except (TypeError, LookupError):
+            return self.undefined(obj=obj, name=argument)
+
+    def is_safe_callable(self, obj: Any) -> bool:
+        if isinstance(obj, Macro | BlockReference | LoopContext):
+            return True
+        owner = getattr(obj, "__self__", None)
+        name = getattr(obj, "__name__", "")
+        return (type(owner) is dict and name in _MAPPING_METHODS) or (
+            isinstance(owner, LoopContext) and name in ("cycle", "changed")
+        )
+
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+        _spend(1)
+        return _piece(super().call(__context, __obj, *args, **kwargs))
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        # Text times a number, `%` formatting and powers make much out of little.
+        if not isinstance(left, int | float) or not isinstance(right, int | float):
+            raise RenderError("template_broken", f"{operator!r} takes numbers; join text with '~'")
+        if operator == "**":
+            raise RenderError("template_broken", "'**' is not available in templates")
+        return super().call_binop(context, operator, left, right)
+
+
+def produce(template: Template, variables: Mapping[str, Any], values: list[str] | None) -> list[str]:
+    """Run a compiled template; give the pieces of its output.
+
+    With a list as ``values``, printed values go there and tokens into the
+    pieces; without, the pieces are the output itself. Constant pieces are the
+    same objects every time, so that hashing them again costs nothing.
+
+    Raises ``RenderError`` and nothing else.
+    """
+    _state.values, _state.work = values, WORK
+    try:
+        return list(template.root_render_func(template.new_context(dict(variables))))
+    except RenderError:
+        raise
+    except UndefinedError as error:
+        # The data has passed its schema, so the template uses what that allows to be absent.
+        raise RenderError("template_broken", f"{template.name}: {error}") from None
+    except SecurityError as error:
+        raise RenderError("template_broken", f"{template.name}: {error}") from None
+    except RecursionError:
+        raise RenderError("budget", f"{template.name}: macros call each other endlessly") from None
+    except Exception as error:  # noqa: BLE001 # whatever an expression did, it does every time
+        name = type(error).__name__
+        raise RenderError("template_broken", f"{template.name}: {name} in an expression") from error
+    finally:
+        _state.values = None

@@ -1,0 +1,273 @@
+"""Inline a mail's shape once, fill it with each message's values.
+
+Owns the cache of inlined skeletons and the proof that a filled skeleton is
+what premailer makes of the full rendering. Never decides what a template
+means: Jinja has resolved loops, conditions and macros before a skeleton is
+looked up, and every printed value stands aside, replaced by a token.
+
+On a miss each token is classified by where it landed in the parsed document.
+In text, in a plain attribute, in a link or in a comment its value can change
+neither parsing nor selectors nor CSS, so it is *deferred*. Anywhere else it is
+*sensitive*: substituted, and its value becomes part of the key. What can not
+be split (a token that premailer dropped or doubled) is rendered in full.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lxml import etree
+from markupsafe import escape
+
+from mailgate.render import encode, text
+from mailgate.render.errors import RenderError
+from mailgate.render.filters import Url
+from mailgate.render.inline import inline
+from mailgate.render.sandbox import TOKEN_PREFIX
+
+_TOKEN = re.compile(TOKEN_PREFIX + r"(\d{5,})z")
+
+TEXT, ATTRIBUTE, LINK, COMMENT = range(4)
+
+#: Attributes that premailer reads or writes, or that libxml2 treats apart.
+_SENSITIVE_ATTRIBUTES = frozenset(
+    {"class", "id", "style", "media", "type", "rel", "name", "action", "http-equiv", "charset"}
+    | {"data-premailer", "width", "height", "align", "valign", "bgcolor", "hidden", "role"}
+    | {"data-text", "srcset", "formaction", "background", "poster", "cite", "xlink:href"}
+)
+_LINK_ATTRIBUTES = frozenset({"href", "src"})
+#: Elements whose text is raw, or whose blank text a parser may move or drop.
+_SENSITIVE_PARENTS = frozenset(
+    {"html", "head", "body", "table", "thead", "tbody", "tfoot", "tr", "colgroup", "select"}
+    | {"style", "script", "textarea", "pre", "listing", "xmp", "plaintext", "noscript", "iframe"}
+    | {"noframes", "noembed", "template", "svg", "math"}
+)
+_SELECTED = re.compile(r"\[\s*([A-Za-z_][\w-]*)")
+#: A value that the text part would show otherwise than as it is.
+_UNEVEN = re.compile(r"[\n\t\f\xad\u034f\u200b\u200c\ufeff]|  |\x01 | \x01")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A skeleton cut at its tokens.
+
+    ``pieces`` has one string more than ``slots``; ``wire`` is the same, ready
+    encoded for the wire; each slot is (index of the value, place).
+    """
+
+    slots: tuple[tuple[int, int], ...]
+    pieces: tuple[str, ...]
+    wire: tuple[str, ...]
+    text_slots: tuple[int, ...]
+    text_pieces: tuple[str, ...]
+    text_wire: tuple[str, ...] | None
+    weight: int = 0
+
+    def html(self, values: Sequence[str]) -> str:
+        """The document as premailer would write it."""
+        return _filled(self.pieces, [_leaf(values[i], place) for i, place in self.slots])
+
+    def html_wire(self, values: Sequence[str]) -> str:
+        """The document in quoted-printable."""
+        leaves = [encode.piece(_leaf(values[i], place)) for i, place in self.slots]
+        return _filled(self.wire, leaves)
+
+    def text(self, values: Sequence[str]) -> str:
+        """The derived text part."""
+        if _UNEVEN.search("\x01" + "\x01".join([values[i] for i in self.text_slots]) + "\x01"):
+            return text.finish(text.derive(self.html(values)))
+        return text.finish(_filled(self.text_pieces, [values[i] for i in self.text_slots]))
+
+    def derived_wire(self, values: Sequence[str]) -> str:
+        """The derived text part in quoted-printable."""
+        if self.text_wire is None or _UNEVEN.search(
+            "\x01" + "\x01".join([values[i] for i in self.text_slots]) + "\x01"
+        ):
+            return encode.quoted_printable(self.text(values))
+        return _filled(self.text_wire, [encode.piece(values[i]) for i in self.text_slots])
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitive:
+    """The skeleton's shape depends on these values: look again with them in place."""
+
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """The skeleton cannot be split; every message of this shape is rendered in full."""
+
+    reason: str
+
+
+Entry = Plan | Sensitive | Whole
+
+
+def _filled(pieces: Sequence[str], leaves: Sequence[str]) -> str:
+    out = [""] * (2 * len(leaves) + 1)
+    out[::2] = pieces
+    out[1::2] = leaves
+    return "".join(out)
+
+
+def _leaf(value: str, place: int) -> str:
+    """A value as libxml2 serialises it where it stands."""
+    if place == COMMENT:
+        return str(escape(value))
+    if place == LINK and type(value) is not Url:
+        # The source check reads top to bottom; this sees the document.
+        raise RenderError("template_broken", "an expression in href or src lacks |url")
+    if "&" in value:
+        value = value.replace("&", "&amp;")
+    if "<" in value:
+        value = value.replace("<", "&lt;")
+    if ">" in value:
+        value = value.replace(">", "&gt;")
+    if place == ATTRIBUTE and '"' in value:
+        value = value.replace('"', "&quot;")
+    return value
+
+
+def compile_skeleton(skeleton: str, count: int) -> Entry:
+    """Classify ``count`` tokens, inline the skeleton and cut it at them."""
+    places, sensitive = _classify(skeleton)
+    if sensitive:
+        return Sensitive(tuple(sorted(sensitive)))
+    parts = _TOKEN.split(inline(skeleton))
+    order = [int(number) for number in parts[1::2]]
+    expected = {int(number) for number in _TOKEN.findall(skeleton)}
+    if len(order) != len(set(order)) or set(order) != expected or set(places) != expected:
+        return Whole("a value is lost or doubled when styles are inlined")
+    if count != len(expected):
+        return Whole("a value is printed into what is not shown, or more than once")
+    pieces = tuple(parts[::2])
+    derived = text.derive("".join(parts_of(parts)))
+    settled = _settle(derived)
+    text_parts = _TOKEN.split(settled)
+    plain = text.OPEN not in settled
+    text_pieces = tuple(text_parts[::2])
+    weight = 2 * sum(map(len, pieces)) + 2 * len(settled) + 200 * len(order) + 500
+    return Plan(
+        slots=tuple((number, places[number]) for number in order),
+        pieces=pieces,
+        wire=encode.pieces(pieces),
+        text_slots=tuple(int(number) for number in text_parts[1::2]),
+        text_pieces=text_pieces,
+        text_wire=encode.pieces(text_pieces) if plain else None,
+        weight=weight,
+    )
+
+
+def parts_of(parts: Sequence[str]) -> list[str]:
+    """Undo a split at the tokens."""
+    out = list(parts)
+    out[1::2] = [f"{TOKEN_PREFIX}{number}z" for number in parts[1::2]]
+    return out
+
+
+def _settle(derived: str) -> str:
+    """Write the links whose form no value can change; leave the others marked."""
+
+    def settle(found: re.Match[str]) -> str:
+        said = _TOKEN.sub("", found[1]).strip(" \n")
+        # A target has no blanks, so words with one never say the same.
+        if " " not in said and (said != found[1].strip(" \n") or text.may_be_target(said)):
+            return found[0]
+        return text.finish(found[0])
+
+    return text.LINK.sub(settle, derived)
+
+
+def _classify(skeleton: str) -> tuple[dict[int, int], set[int]]:
+    places: dict[int, int] = {}
+    sensitive: set[int] = set()
+    selected = set(_SELECTED.findall(skeleton)) | _SENSITIVE_ATTRIBUTES
+
+    def note(content: str | None, place: int | None) -> None:
+        if not content or TOKEN_PREFIX not in content:
+            return
+        for found in _TOKEN.findall(content):
+            number = int(found)
+            if place is None or places.get(number, place) != place:
+                sensitive.add(number)
+            else:
+                places[number] = place
+
+    tree = etree.fromstring(skeleton.strip(), etree.HTMLParser())
+    for node in tree.iter():
+        tag = node.tag
+        parent = node.getparent()
+        outer = parent.tag if parent is not None else "html"
+        note(node.tail, None if outer in _SENSITIVE_PARENTS else TEXT)
+        if tag is etree.Comment:
+            note(node.text, COMMENT)
+            continue
+        if not isinstance(tag, str):
+            note(node.text, None)
+            continue
+        note(tag, None)
+        note(node.text, None if tag in _SENSITIVE_PARENTS else TEXT)
+        for name, value in node.attrib.items():
+            note(str(name), None)
+            if name in selected:
+                note(str(value), None)
+            else:
+                note(str(value), LINK if name in _LINK_ATTRIBUTES else ATTRIBUTE)
+    return places, sensitive
+
+
+class Cache:
+    """Entries by shape, least recently used out first, bounded by weight and number.
+
+    Safe under threads; two that miss together both compile, to the same end.
+    """
+
+    def __init__(self, max_bytes: int, max_entries: int = 4096) -> None:
+        self._max_bytes, self._max_entries = max_bytes, max_entries
+        self._kept: OrderedDict[Any, tuple[Entry, int]] = OrderedDict()
+        self._lock = threading.Lock()
+        self.bytes = 0
+        self.hits = 0
+        self.misses = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, key: Any) -> Entry | None:
+        with self._lock:
+            found = self._kept.get(key)
+            if found is None:
+                self.misses += 1
+                return None
+            self._kept.move_to_end(key)
+            self.hits += 1
+            return found[0]
+
+    def put(self, key: Any, entry: Entry, weight: int) -> None:
+        weight += entry.weight if isinstance(entry, Plan) else 200
+        if weight > self._max_bytes:
+            return
+        with self._lock:
+            old = self._kept.pop(key, None)
+            self.bytes += weight - (old[1] if old else 0)
+            self._kept[key] = (entry, weight)
+            while self.bytes > self._max_bytes or len(self._kept) > self._max_entries:
+                _, (_, freed) = self._kept.popitem(last=False)
+                self.bytes -= freed
+
+
+def substitute(chunks: Sequence[str], values: Sequence[str], indices: Sequence[int]) -> str:
+    """The skeleton with the sensitive values in place, escaped as Jinja escapes them."""
+    at = {str(i).zfill(5): i for i in indices}
+
+    def value(found: re.Match[str]) -> str:
+        index = at.get(found[1])
+        return found[0] if index is None else str(escape(values[index]))
+
+    return _TOKEN.sub(value, "".join(chunks))
