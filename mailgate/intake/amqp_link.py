@@ -1,0 +1,101 @@
+"""A connection to RabbitMQ: its URL, its TLS, and frames that py-amqp stumbles over.
+
+Owns what lies below the door: nothing here knows a queue.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import kombu
+from amqp.method_framing import frame_handler
+
+HEARTBEAT = 30
+CONNECT_TIMEOUT = 5.0
+#: Seconds for a reply of the broker, and for its socket to take what we write.
+PATIENCE = 15.0
+_VERIFY = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
+
+
+def connection(url: str) -> kombu.Connection:
+    """A connection to one URL; ``ssl_*`` in the query are spelled as in Redis URLs."""
+    part = urlsplit(url)
+    query = parse_qsl(part.query)
+    tls: dict[str, Any] | bool = False
+    if part.scheme == "amqps":
+        given = {k.removeprefix("ssl_"): v for k, v in query if k.startswith("ssl_")}
+        verify = given.pop("cert_reqs", "required").lower().removeprefix("cert_")
+        tls = {**given, "cert_reqs": _VERIFY[verify]}
+        if verify != "none":
+            tls["server_hostname"] = part.hostname
+    rest = urlencode([(k, v) for k, v in query if not k.startswith("ssl_")])
+    return kombu.Connection(
+        part._replace(query=rest).geturl(),
+        ssl=tls,
+        heartbeat=HEARTBEAT,
+        connect_timeout=CONNECT_TIMEOUT,
+        transport_options={
+            "read_timeout": PATIENCE,
+            "write_timeout": PATIENCE,
+            "frame_handler": _lenient,
+            "client_properties": {"connection_name": "mailgate intake"},
+        },
+    )
+
+
+def _lenient(connection: Any, callback: Any) -> Callable[[Any], Any]:
+    """py-amqp's frame handler, surviving properties that it cannot decode.
+
+    A timestamp in milliseconds or a header that is no UTF-8 raises there, the
+    connection is lost, and the same message comes again for ever. All but the
+    message id is dropped then.
+    """
+    handle = frame_handler(connection, callback)
+
+    def on_frame(frame: tuple[int, int, Any]) -> Any:
+        kind, channel, buf = frame
+        if kind != _CONTENT_HEADER:
+            return handle(frame)
+        try:
+            return handle(frame)
+        except Exception:  # noqa: BLE001 (of whichever kind: what follows parses less)
+            return handle((kind, channel, _only_message_id(bytes(buf))))
+
+    return on_frame
+
+
+_CONTENT_HEADER = 2
+#: AMQP 0-9-1 section 4.2.6.1: what precedes the message id, by flag bit. Short strings
+#: and the header table say their length; the others are an octet.
+_BEFORE = (
+    (15, "short"),
+    (14, "short"),
+    (13, "table"),
+    (12, "octet"),
+    (11, "octet"),
+    (10, "short"),
+    (9, "short"),
+    (8, "short"),
+)
+_MESSAGE_ID = 7
+
+
+def _only_message_id(header: bytes) -> bytes:
+    """A content header with the message id as its only property, if it had a sound one."""
+    head, flags, at = header[:12], int.from_bytes(header[12:14], "big"), 14
+    for bit, kind in _BEFORE:
+        if flags >> bit & 1:
+            if kind == "table":
+                at += 4 + int.from_bytes(header[at : at + 4], "big")
+            else:
+                at += 1 + (header[at] if kind == "short" else 0)
+    if flags >> _MESSAGE_ID & 1:
+        text = header[at + 1 : at + 1 + header[at]]
+        with contextlib.suppress(UnicodeDecodeError):
+            text.decode()
+            return head + (1 << _MESSAGE_ID).to_bytes(2, "big") + bytes([len(text)]) + text
+    return head + b"\0\0"

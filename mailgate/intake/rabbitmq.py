@@ -1,0 +1,317 @@
+"""RabbitMQ as a door: a thread of its own, since the AMQP client is synchronous.
+
+Owns the queue's declaration, consuming with a prefetch, acknowledging, heartbeats,
+reconnecting and failover. Never requeues or rejects while running: while the
+journal is away, unacknowledged messages simply stay; when RabbitMQ's consumer
+timeout closes the channel over that, we consume anew and get them again.
+
+Messages are taken as raw bytes below kombu's decoding, which would unpack
+compressed bodies without a cap and fail on unknown content types.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import select
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+import amqp
+
+from mailgate.contract.read import encoding_fault
+from mailgate.intake.amqp_link import PATIENCE, connection
+from mailgate.intake.door import Backoff, Delivery, DoorClosed, Trouble
+
+#: Most frames read from the socket before the receiver is told; a message is three.
+_FRAMES_AT_ONCE = 1500
+
+_log = logging.getLogger(__name__)
+
+
+class RabbitDoor:
+    """A quorum queue; one that exists with other arguments is used as it is.
+
+    ``url`` may hold several URLs separated by ``;``. ``prefetch`` bounds what is
+    unacknowledged, so a batch can be at the journal while the next one arrives.
+    """
+
+    def __init__(
+        self, url: str, queue: str, *, prefetch: int = 500, trouble: Trouble | None = None
+    ) -> None:
+        self._urls = deque(url.split(";"))
+        self._queue = queue
+        self._prefetch = min(65535, 2 * prefetch)
+        self._trouble = trouble or _log.warning
+        self._arrived: deque[Delivery] = deque()
+        self._orders: deque[Callable[[], None]] = deque()
+        self._unacked: set[int] = set()
+        self._session = 0
+        self._channel: Any = None
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._wake, self._woken = socket.socketpair()
+        self._wake.setblocking(False)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ready = asyncio.Event()
+
+    async def open(self) -> None:
+        if self._thread is None:
+            self._loop = asyncio.get_running_loop()
+            self._thread = threading.Thread(target=self._run, name="amqp-intake", daemon=True)
+            self._thread.start()
+
+    async def receive(self, most: int, wait: float) -> Sequence[Delivery]:
+        if self._stopping:
+            raise DoorClosed
+        if not self._arrived and wait > 0:
+            self._ready.clear()
+            # Something may have come between the look and the clearing.
+            if not self._arrived:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._ready.wait(), wait)
+        if self._stopping:
+            raise DoorClosed
+        found: list[Delivery] = []
+        with contextlib.suppress(IndexError):  # the thread clears it when the session ends
+            while len(found) < most:
+                found.append(self._arrived.popleft())
+        return found
+
+    async def done(self, deliveries: Sequence[Delivery]) -> bool:
+        anonymous = any(d.identity is None for d in deliveries)
+        return await self._ordered(
+            deliveries, self._acknowledge_surely if anonymous else self._acknowledge
+        )
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        await self._ordered(deliveries, self._give_back)
+
+    async def close(self) -> None:
+        self._stopping = True
+        self._ready.set()
+        if self._thread is not None:
+            self._poke()
+            await asyncio.to_thread(self._thread.join, 2 * PATIENCE)
+            self._thread = None
+            self._wake.close()
+            self._woken.close()
+
+    async def _ordered(
+        self, deliveries: Sequence[Delivery], act: Callable[[set[int]], None]
+    ) -> bool:
+        """Have the thread do something with the tags of its present session."""
+        if not deliveries:
+            return True
+        if self._stopping or self._loop is None:
+            return False
+        loop = self._loop
+        answer: asyncio.Future[bool] = loop.create_future()
+
+        def order() -> None:
+            ok = False
+            try:
+                tags = {
+                    cast(int, d.handle) for d in deliveries if d.session == self._session
+                } & self._unacked
+                if self._channel is not None and tags:
+                    act(tags)
+                    self._unacked -= tags
+                ok = len(tags) == len(deliveries)
+            finally:
+                loop.call_soon_threadsafe(_settle, answer, ok)
+
+        self._orders.append(order)
+        self._poke()
+        return await answer
+
+    def _poke(self) -> None:
+        with contextlib.suppress(BlockingIOError, OSError):
+            self._wake.send(b"\0")
+
+    # What follows runs on the thread.
+
+    def _run(self) -> None:
+        backoff = Backoff()
+        away = False
+        while not self._stopping:
+            try:
+                with self._connected() as connection:
+                    if away:
+                        self._trouble("RabbitMQ intake: consuming again")
+                    away = False
+                    backoff.reset()
+                    self._consume(connection)
+            except Exception as error:  # noqa: BLE001 (py-amqp fails in many ways; all mean: anew)
+                if not away and not self._stopping:
+                    self._trouble(f"RabbitMQ intake: {type(error).__name__}: {error}")
+                away = True
+                self._urls.rotate(-1)
+                self._end_session()
+                self._pause(backoff.wait())
+            finally:
+                self._end_session()
+        self._obey()
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, still answering orders (with: too late), until it is time or we stop."""
+        until = time.monotonic() + seconds
+        while not self._stopping and (left := until - time.monotonic()) > 0:
+            _readable(self._woken, timeout=left)
+            self._obey()
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[Any]:
+        with connection(self._urls[0]) as made:
+            made.connect()
+            self._start_session(made.connection)
+            yield made.connection
+            # A graceful end: nothing new, then what is left goes back by itself.
+            if self._channel is not None:
+                self._channel.close()
+
+    def _start_session(self, connection: Any) -> None:
+        channel = self._declared(connection)
+        channel.auto_decode = False
+        self._session = secrets.randbits(62)
+        channel.basic_qos(0, self._prefetch, False)
+        channel.basic_consume(self._queue, callback=self._on_message, on_cancel=_cancelled)
+        self._channel = channel
+
+    def _end_session(self) -> None:
+        self._session = 0
+        self._channel = None
+        self._unacked.clear()
+        self._arrived.clear()
+        self._obey()
+
+    def _declared(self, connection: Any) -> Any:
+        """A channel on which the queue is known to exist."""
+        channel = connection.channel()
+        try:
+            channel.queue_declare(self._queue, passive=True)
+        except amqp.NotFound:
+            channel = connection.channel()
+            arguments: dict[str, Any] = {"x-queue-type": "quorum"}
+            if _major(connection) >= 4:
+                # From 4.0 a quorum queue drops what came back twenty times unless told
+                # otherwise; before 4.0 a negative limit means none is allowed at all.
+                arguments["x-delivery-limit"] = -1
+            channel.queue_declare(self._queue, durable=True, auto_delete=False, arguments=arguments)
+        return channel
+
+    def _consume(self, connection: Any) -> None:
+        sock = connection.sock
+        while not self._stopping:
+            self._obey()
+            if _pending(sock) or sock in _readable(sock, self._woken, timeout=1.0):
+                self._drain(connection)
+            connection.heartbeat_tick()
+        with contextlib.suppress(Exception):  # closing the channel gives everything back too
+            self._obey()
+
+    def _drain(self, connection: Any) -> None:
+        """Read what the socket holds; then tell the receiver, once."""
+        sock = connection.sock
+        try:
+            for _ in range(_FRAMES_AT_ONCE):
+                connection.blocking_read(timeout=PATIENCE)
+                if not (_pending(sock) or _readable(sock, timeout=0)):
+                    break
+        finally:
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._arrived and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._ready.set)
+
+    def _on_message(self, message: Any) -> None:
+        tag = message.delivery_info["delivery_tag"]
+        self._unacked.add(tag)
+        properties = message.properties
+        body = message.body
+        self._arrived.append(
+            Delivery(
+                body=body if isinstance(body, bytes) else bytes(body or b""),
+                source="amqp",
+                identity=properties.get("message_id") or None,
+                redelivered=bool(message.delivery_info["redelivered"]),
+                refusal=_refusal(properties),
+                handle=tag,
+                user_id=properties.get("user_id") or None,
+                session=self._session,
+            )
+        )
+
+    def _acknowledge(self, tags: set[int]) -> None:
+        last = max(tags)
+        if sum(1 for tag in self._unacked if tag <= last) == len(tags):
+            self._channel.basic_ack(last, multiple=True)
+        else:
+            for tag in sorted(tags):
+                self._channel.basic_ack(tag)
+
+    def _acknowledge_surely(self, tags: set[int]) -> None:
+        """For what could not be known again: return when the broker has read it.
+
+        A channel answers in order, so its answer to anything later will do.
+        """
+        self._acknowledge(tags)
+        self._channel.basic_qos(0, self._prefetch, False)
+        self._tell()
+
+    def _give_back(self, tags: set[int]) -> None:
+        # The last first: each goes back to the head of the queue.
+        for tag in sorted(tags, reverse=True):
+            self._channel.basic_reject(tag, requeue=True)
+
+    def _obey(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._woken.recv(4096, socket.MSG_DONTWAIT):
+                pass
+        while self._orders:
+            self._orders.popleft()()
+
+
+def _readable(*sockets: Any, timeout: float) -> list[Any]:
+    """Which of the sockets have something to read within ``timeout`` seconds."""
+    poll = select.poll()  # select() cannot take descriptors above 1023
+    numbers = {sock.fileno(): sock for sock in sockets}
+    for number in numbers:
+        poll.register(number, select.POLLIN)
+    return [numbers[number] for number, _ in poll.poll(timeout * 1000)]
+
+
+def _pending(sock: Any) -> bool:
+    """Whether TLS has decrypted more than was read."""
+    return bool(isinstance(sock, ssl.SSLSocket) and sock.pending())
+
+
+def _settle(answer: asyncio.Future[bool], ok: bool) -> None:
+    if not answer.done():
+        answer.set_result(ok)
+
+
+def _cancelled(consumer_tag: str) -> None:
+    raise amqp.ConsumerCancelled(f"the queue was deleted under consumer {consumer_tag}")
+
+
+def _refusal(properties: dict[str, Any]) -> str | None:
+    headers = properties.get("application_headers") or {}
+    if headers.get("compression"):
+        return "The message is compressed (header compression); publish plain JSON."
+    encoded = encoding_fault(properties.get("content_encoding"))
+    return f"The message {encoded}." if encoded else None
+
+
+def _major(connection: Any) -> int:
+    version = str(connection.server_properties.get("version", "0"))
+    major = version.partition(".")[0]
+    return int(major) if major.isdigit() else 0

@@ -1,0 +1,206 @@
+"""What the doors to Redis share: connections, failover, the heartbeat, closing.
+
+Owns the URLs of Redis and the rule that a command is never tried twice by itself.
+Redis or Valkey 6.2 at least. Never knows a stream or a list: ``redis_stream`` and
+``redis_list`` do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, cast
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+
+from redis.asyncio import Redis, Sentinel
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from mailgate.intake.door import Backoff, Delivery, DoorClosed, Trouble
+
+#: Seconds after which what nobody holds any more is taken over.
+IDLE = 15.0
+#: Seconds to wait for a reply; blocking commands block for half of it at most.
+PATIENCE = 10.0
+#: Bytes that one batch may bring, as far as earlier batches foretell.
+BATCH_BYTES = 64 * 2**20
+
+_log = logging.getLogger(__name__)
+
+
+def clients(url: str) -> list[Redis]:
+    """A client for each URL separated by ``;``, one for all when they are Sentinels.
+
+    ``redis://``, ``rediss://``, ``unix://``, ``redis+socket:///path?virtual_host=db``,
+    ``sentinel://host:port/db?master_name=name``. Nothing is connected yet, and nothing
+    is ever tried twice by the client itself: a script that ran may not run again.
+    """
+    options: dict[str, Any] = {
+        "socket_connect_timeout": 5.0,
+        "socket_timeout": PATIENCE,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+    }
+    urls = url.split(";")
+    if urlsplit(urls[0]).scheme == "sentinel":
+        return [_behind_sentinels(urls, options)]
+    return [_at(_plain(one), options) for one in urls]
+
+
+def _at(url: str, options: dict[str, Any]) -> Redis:
+    if url.startswith("unix:"):
+        return Redis.from_url(url, **options)
+    return Redis.from_url(url, socket_keepalive=True, **options)
+
+
+def _plain(url: str) -> str:
+    """redis-py's spelling of a socket's URL."""
+    part = urlsplit(url)
+    if part.scheme != "redis+socket":
+        return url
+    query = dict(parse_qsl(part.query))
+    database = query.pop("virtual_host", None)
+    if database is not None:
+        query["db"] = database
+    return f"unix://{part.netloc}{part.path}" + (f"?{urlencode(query)}" if query else "")
+
+
+def _behind_sentinels(urls: list[str], options: dict[str, Any]) -> Redis:
+    parts = [urlsplit(one) for one in urls]
+    first = parts[0]
+    query = dict(parse_qsl(first.query))
+    names = [value for key, value in query.items() if key.startswith("master")]
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+        [(part.hostname or "localhost", part.port or 26379) for part in parts],
+        sentinel_kwargs=dict(options),
+        **options,
+    )
+    return cast(
+        Redis,
+        sentinel.master_for(
+            names[0] if names else "mymaster",
+            db=int(first.path.strip("/") or 0),
+            username=unquote(first.username) if first.username else None,
+            password=unquote(first.password) if first.password else None,
+        ),
+    )
+
+
+class RedisDoor(ABC):
+    """What both Redis doors share: reconnection, failover, the heartbeat, closing.
+
+    ``url`` may name several servers: the next is tried when one is away. ``idle``
+    is in seconds.
+    """
+
+    def __init__(self, url: str, *, idle: float = IDLE, trouble: Trouble | None = None) -> None:
+        self.consumer = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._clients = clients(url)
+        self._idle = idle
+        self._trouble = trouble or _log.warning
+        self._backoff = Backoff()
+        self._away = False
+        self._closed = asyncio.Event()
+        self._beating: asyncio.Task[None] | None = None
+        self._prepared = False
+
+    @property
+    def client(self) -> Redis:
+        return self._clients[0]
+
+    @abstractmethod
+    async def _prepare(self) -> None:
+        """Once a connection: make what must be there."""
+
+    @abstractmethod
+    async def _receive(self, most: int, wait: float) -> list[Delivery]: ...
+
+    @abstractmethod
+    async def _beat(self) -> None:
+        """Show that this consumer lives; several times in ``idle``."""
+
+    @abstractmethod
+    async def _leave(self) -> None:
+        """Say goodbye, so that others need not wait for our silence."""
+
+    async def open(self) -> None:
+        await self._try(self._prepared_or_prepare)
+        if self._beating is None:
+            self._beating = asyncio.create_task(self._keep_beating())
+
+    async def receive(self, most: int, wait: float) -> Sequence[Delivery]:
+        if self._closed.is_set():
+            raise DoorClosed
+        try:
+            await self._prepared_or_prepare()
+            found = await self._receive(most, wait)
+        except (RedisError, OSError) as error:
+            if self._closed.is_set():
+                raise DoorClosed from None
+            self._lost(error)
+            pause = min(self._backoff.wait(), max(wait, 0.05))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closed.wait(), pause)
+            return []
+        except asyncio.CancelledError:
+            # The reply may be on its way; what it brings is ours and must be looked for.
+            self._prepared = False
+            raise
+        self._well()
+        return found
+
+    async def close(self) -> None:
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        if self._beating is not None:
+            self._beating.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._beating
+        if not self._away:
+            await self._try(self._leave)
+        for client in self._clients:
+            with contextlib.suppress(RedisError, OSError):
+                await client.aclose()
+
+    async def _prepared_or_prepare(self) -> None:
+        if not self._prepared:
+            await self._prepare()
+            self._prepared = True
+
+    async def _try(self, act: Callable[[], Awaitable[object]]) -> bool:
+        try:
+            await act()
+        except (RedisError, OSError) as error:
+            self._lost(error)
+            return False
+        return True
+
+    async def _keep_beating(self) -> None:
+        while True:
+            await asyncio.sleep(self._idle / 4)
+            # Only receiving tries other servers; a heartbeat that fails is silent.
+            with contextlib.suppress(RedisError, OSError):
+                await self._beat()
+
+    def _lost(self, error: Exception) -> None:
+        if not self._away:
+            self._trouble(f"Redis intake: {type(error).__name__}: {error}")
+        self._away = True
+        self._prepared = False
+        # A ResponseError is this server's answer; anything else may be its absence.
+        if not isinstance(error, ResponseError) or "READONLY" in str(error):
+            self._clients.append(self._clients.pop(0))
+
+    def _well(self) -> None:
+        if self._away:
+            self._trouble("Redis intake: consuming again")
+        self._away = False
+        self._backoff.reset()
