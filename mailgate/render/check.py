@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from jinja2 import Environment, TemplateError, meta, nodes
+from jinja2 import TemplateError, meta, nodes
 
 from mailgate.render.errors import TemplateFault
+from mailgate.render.sandbox import Sandbox
 
 #: Attributes whose value a client may follow or fetch.
 URL_ATTRIBUTES = frozenset(
@@ -28,13 +29,13 @@ _TAG = re.compile(r"<(/?[A-Za-z][A-Za-z0-9:-]*)")
 _ATTRIBUTE = re.compile(r"\s*([^\s=>\"'/]+)(?:\s*=\s*)?")
 
 
-def check_syntax(environment: Environment, name: str, source: str) -> nodes.Template:
+def check_syntax(environment: Sandbox, name: str, source: str) -> nodes.Template:
     """Parse a source and refuse the constructs that this house does not have.
 
     Raises ``TemplateFault``.
     """
     try:
-        tree = environment.parse(source, name)
+        tree = environment.tree(source, name)
     except TemplateError as error:
         line = getattr(error, "lineno", None)
         raise TemplateFault(f"{name}{f' line {line}' if line else ''}: {error}") from None
@@ -43,6 +44,13 @@ def check_syntax(environment: Environment, name: str, source: str) -> nodes.Temp
             raise TemplateFault(
                 f"{name} line {node.lineno}: write the name of what is included as plain text"
             )
+    for token in tree.find_all(nodes.Getattr):
+        group = token.node
+        if isinstance(group, nodes.Getattr) and _is_theme(group) and _is_theme(group.node):
+            if token.attr not in environment.theme.get(group.attr, {}):
+                raise TemplateFault(
+                    f"{name} line {token.lineno}: the theme has no {group.attr}.{token.attr}"
+                )
     for loop in tree.find_all(nodes.For):
         if loop.recursive:
             raise TemplateFault(f"{name} line {loop.lineno}: recursive loops are not available")
@@ -101,7 +109,7 @@ def _makes_output(call: nodes.Call) -> bool:
 
 
 def check_html(
-    environment: Environment, name: str, source: str, *, sheet: bool = False
+    environment: Sandbox, name: str, source: str, *, sheet: bool = False
 ) -> None:
     """Refuse expressions where escaping does not protect; a ``sheet`` is all CSS.
 
@@ -128,7 +136,7 @@ def check_html(
 class _Scan:
     """Where in the HTML the source stands, fed with data and expressions in turn."""
 
-    def __init__(self, environment: Environment, name: str) -> None:
+    def __init__(self, environment: Sandbox, name: str) -> None:
         self.environment = environment
         self.name = name
         self.line = 1
@@ -229,7 +237,7 @@ class _Scan:
         self.before += "\0"
 
     def _parse(self, source: str) -> nodes.Node:
-        output = self.environment.parse("{{ " + source.strip("-+ \n") + " }}").body[0]
+        output = self.environment.tree("{{ " + source + " }}", self.name).body[0]
         assert isinstance(output, nodes.Output)
         return output.nodes[0]
 

@@ -15,11 +15,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any
 
 from jinja2 import DictLoader, StrictUndefined, Template, Undefined, UndefinedError, nodes
+from jinja2.compiler import CodeGenerator
+from jinja2.environment import TemplateModule
 from jinja2.exceptions import SecurityError
-from jinja2.runtime import BlockReference, Context, LoopContext, Macro
+from jinja2.runtime import BlockReference, Context, LoopContext, Macro, TemplateReference
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from mailgate.render.errors import RenderError
 from mailgate.render.filters import FILTERS, TESTS, Url
@@ -30,6 +32,10 @@ WORK = 50_000
 PIECE = 2 * 2**20
 
 _MAPPING_METHODS = frozenset({"items", "keys", "values"})
+_LOOP = frozenset(
+    {"index", "index0", "revindex", "revindex0", "first", "last", "length", "depth", "depth0"}
+    | {"previtem", "nextitem", "cycle", "changed"}
+)
 _ODD = {
     **{c: 0xFFFD for c in range(32) if c not in (9, 10, 12)},
     **{c: 0xFFFD for c in (127, 0xFFFE, 0xFFFF)},
@@ -86,8 +92,8 @@ def printed(value: Any) -> str:
     raise RenderError("template_broken", f"a template prints {what.get(kind, kind.__name__)}")
 
 
-def finalize(value: Any) -> Any:
-    """Jinja's last word on each printed value.
+def finalize_html(value: Any) -> str:
+    """Jinja's last word on each value printed into HTML: escaped, or a token.
 
     While a skeleton is made, the value goes aside and a token takes its place.
     Values without a visible character stay in the skeleton: what they do to
@@ -95,17 +101,27 @@ def finalize(value: Any) -> Any:
     """
     kind = type(value)
     if kind is Markup:
-        return value
+        return value  # type: ignore[no-any-return]
     if kind is not str and kind is not Url:
         value = printed(value)
     if not value.isprintable():
         value = clean(value)
     values = _state.values
-    if values is None or not value or value.isspace():
-        return value
+    if values is None:
+        return escape(value)
+    if not value or value.isspace():
+        return value  # type: ignore[no-any-return]
     count = len(values)
     values.append(value)
     return _tokens[count] if count < len(_tokens) else token(count)
+
+
+def finalize_text(value: Any) -> str:
+    """Jinja's last word on each value printed into a subject or a text part."""
+    kind = type(value)
+    if kind is not str and kind is not Url and kind is not Markup:
+        value = printed(value)
+    return value if value.isprintable() else clean(value)
 
 
 def _loop(value: Any) -> Any:
@@ -133,7 +149,14 @@ def _piece(value: Any) -> Any:
 
 
 class _Guards(NodeTransformer):
-    """Puts the budget around each loop and each ``~``."""
+    """Puts the budget around each loop and each ``~``; settles what is constant.
+
+    Theme tokens become constants and style sheets become part of what includes
+    them, so that a rendering spends nothing on them.
+    """
+
+    def __init__(self, environment: Sandbox) -> None:
+        self.environment = environment
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
         self.generic_visit(node)
@@ -144,11 +167,43 @@ class _Guards(NodeTransformer):
         self.generic_visit(node)
         return _wrapped(node, "_piece")
 
+    def visit_Getattr(self, node: nodes.Getattr) -> nodes.Node:
+        group = node.node
+        if isinstance(group, nodes.Getattr) and isinstance(group.node, nodes.Name):
+            tokens = self.environment.theme.get(group.attr, {})
+            if group.node.name == "theme" and node.attr in tokens:
+                return _constant(node, tokens[node.attr])
+        self.generic_visit(node)
+        return node
+
+    def visit_Include(self, node: nodes.Include) -> Any:
+        name = node.template.value if isinstance(node.template, nodes.Const) else None
+        if not (isinstance(name, str) and name.endswith(".css")):
+            return node
+        source = self.environment.sources.get(name)
+        if source is None:
+            return node
+        return self.environment._parse(source, name, None).body
+
+
+def _constant(node: nodes.Node, value: Any) -> nodes.Node:
+    return nodes.Const(value, lineno=node.lineno, environment=node.environment)
+
 
 def _wrapped(node: nodes.Expr, name: str) -> nodes.Filter:
     return nodes.Filter(
         node, name, [], [], None, None, lineno=node.lineno, environment=node.environment
     )
+
+
+class _Generator(CodeGenerator):
+    """Writes printed values through ``finalize`` alone, which escapes by itself."""
+
+    def _output_child_pre(self, node: nodes.Expr, frame: Any, finalize: Any) -> None:
+        self.write("environment.finalize(")
+
+    def _output_child_post(self, node: nodes.Expr, frame: Any, finalize: Any) -> None:
+        self.write(")")
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
@@ -158,13 +213,16 @@ class Sandbox(ImmutableSandboxedEnvironment):
     """
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
+    code_generator_class = _Generator
 
     def __init__(self, sources: Mapping[str, str], *, html: bool, theme: Mapping[str, Any]) -> None:
+        self.sources = sources
+        self.theme = theme
         super().__init__(
             loader=DictLoader(sources),
             autoescape=html,
             undefined=StrictUndefined,
-            finalize=finalize,
+            finalize=finalize_html if html else finalize_text,
             auto_reload=False,
             cache_size=-1,
             trim_blocks=True,
@@ -176,24 +234,39 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.filters = {**FILTERS, "_loop": _loop, "_piece": _piece}
         self.tests = {name: self.tests[name] for name in TESTS}
 
+    def tree(self, source: str, name: str) -> nodes.Template:
+        """The source as its author wrote it, without guards: for checking."""
+        return super()._parse(source, name, None)
+
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        tree = super()._parse(source, name, filename)
-        guarded = _Guards().visit(tree)
+        guarded = _Guards(self).visit(super()._parse(source, name, filename))
         assert isinstance(guarded, nodes.Template)
         return guarded
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        # A mapping's own keys come first, or an order's `items` would be a method.
-        if type(obj) is dict:
+        """What ``obj.attribute`` may mean; all else is undefined.
+
+        A mapping's own keys come first, or an order's ``items`` would be a method.
+        """
+        kind = type(obj)
+        if kind is dict:
             try:
                 return obj[attribute]
             except KeyError:
                 if attribute in _MAPPING_METHODS:
                     return getattr(obj, attribute)
-                return self.undefined(obj=obj, name=attribute)
-        if isinstance(obj, str | int | float | list | tuple | None):
-            return self.undefined(obj=obj, name=attribute)
-        return super().getattr(obj, attribute)
+        elif kind is LoopContext:
+            if attribute in _LOOP:
+                return getattr(obj, attribute)
+        elif kind is TemplateModule:
+            found = obj.__dict__.get(attribute)
+            if type(found) is Macro:
+                return found
+        elif kind is TemplateReference:
+            return self.getitem(obj, attribute)
+        elif isinstance(obj, Undefined):
+            str(obj)  # raises and names the variable
+        return self.undefined(obj=obj, name=attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         try:
@@ -201,18 +274,23 @@ class Sandbox(ImmutableSandboxedEnvironment):
         except (TypeError, LookupError):
             return self.undefined(obj=obj, name=argument)
 
-    def is_safe_callable(self, obj: Any) -> bool:
-        if isinstance(obj, Macro | BlockReference | LoopContext):
-            return True
-        owner = getattr(obj, "__self__", None)
-        name = getattr(obj, "__name__", "")
-        return (type(owner) is dict and name in _MAPPING_METHODS) or (
-            isinstance(owner, LoopContext) and name in ("cycle", "changed")
-        )
-
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+        """Call a macro, a block, or one of the few methods that ``getattr`` gives out."""
         _spend(1)
-        return _piece(super().call(__context, __obj, *args, **kwargs))
+        kind = type(__obj)
+        if kind is Macro:
+            kwargs.pop("_block_vars", None)
+            kwargs.pop("_loop_vars", None)
+            return _piece(__obj(__context.eval_ctx, *args, **kwargs))
+        if kind is BlockReference:
+            return _piece(__obj())
+        method = getattr(__obj, "__name__", "")
+        owner = type(getattr(__obj, "__self__", None))
+        if (owner is dict and method in _MAPPING_METHODS) or (
+            owner is LoopContext and method in ("cycle", "changed")
+        ):
+            return __obj(*args)
+        raise SecurityError("only macros and blocks can be called")
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         # Text times a number, `%` formatting and powers make much out of little.
