@@ -60,6 +60,7 @@ function showList(found) {
   list.replaceChildren(...found.items.map(row));
   if (focused) list.querySelector(`a[data-number="${focused}"]`)?.focus({ preventScroll: true });
   by("empty").hidden = found.total > 0;
+  document.body.classList.toggle("nothing", found.total === 0);
   by("smtp").textContent = found.smtp;
   by("clear").disabled = found.total === 0;
   by("more").hidden = found.items.length >= found.matching;
