@@ -219,6 +219,9 @@ def _identity(delivery: Delivery, said: Submission) -> str:
         return f"key:{own}"
     if delivery.identity is not None:
         return f"{delivery.source}:{delivery.identity}"[:400]
+    if delivery.session is not None:
+        # The same when the batch is tried again because the reply to COMMIT was lost.
+        return f"none:{delivery.session:x}:{delivery.handle}"[:400]
     return f"none:{uuid.uuid4().hex}"
 
 
@@ -228,6 +231,8 @@ def _parked(delivery: Delivery, faults: Sequence[Fault], producer: str | None = 
     elif delivery.redelivered:
         # Perhaps parked before the acknowledgement was lost: at worst it stands twice.
         identity = f"body:{blake2b(delivery.body, digest_size=16).hexdigest()}"
+    elif delivery.session is not None:
+        identity = f"none:{delivery.session:x}:{delivery.handle}"[:400]
     else:
         identity = f"none:{uuid.uuid4().hex}"
     return NewParked(

@@ -20,6 +20,9 @@ from mailgate.model.ids import Ids
 from mailgate.model.message import Attachment
 from mailgate.model.state import Lane
 
+#: How often ids are drawn for a batch: two long runs of them overlap more than once.
+_DRAWS = 5
+
 
 @dataclass(frozen=True, slots=True)
 class BucketKey:
@@ -194,11 +197,13 @@ class Arrivals:
         if keys:
             self._buckets.update(await self._database.run(lambda c: _ensure_buckets(c, keys)))
         work = self._writing(batch, refused, forget)
-        try:
-            return await self._database.run(work)
-        except IntegrityError:
-            # Another process drew one of our ids in the same millisecond: draw again.
-            return await self._database.run(work)
+        for _ in range(_DRAWS - 1):
+            try:
+                return await self._database.run(work)
+            except IntegrityError:
+                # Another process drew one of our ids in the same millisecond: draw again.
+                continue
+        return await self._database.run(work)
 
     def _writing(
         self, batch: Sequence[Arrival], refused: Sequence[NewParked], forget: Sequence[int]
@@ -334,34 +339,43 @@ def ensure_bucket(connection: sa.Connection, key: BucketKey) -> int:
     )
 
 
+_TRIED_BEFORE = sa.text(
+    "SELECT id FROM messages WHERE producer = :producer AND identity = :identity"
+    " AND body_hash = :hash"
+)
+_UNACKED = sa.text(
+    "SELECT id FROM messages WHERE unacked IS NOT NULL AND body_hash = :hash"
+    " AND producer = :producer AND unacked <> :session ORDER BY id LIMIT 1"
+)
+_FOUND = sa.text("UPDATE messages SET unacked = :session, identity = :identity WHERE id = :id")
+
+
 def _already_here(connection: sa.Connection, batch: Sequence[Arrival]) -> dict[int, int]:
     """Redelivered messages without an identity whose first delivery did commit.
 
     Each such row stands for one delivery: two equal messages, both redelivered,
     find two rows. A row is marked with the session that found it, so that it is
-    found once a session, and again should this session die too.
+    found once a session, and again should this session die too. It takes the
+    delivery's identity as well: a batch whose COMMIT went unanswered is tried
+    again, and must find the same rows.
     """
     again: dict[int, int] = {}
     for index, arrival in enumerate(batch):
         if not (arrival.redelivered and arrival.session):
             continue
-        row = connection.execute(
-            sa.text(
-                "SELECT id FROM messages WHERE unacked IS NOT NULL AND body_hash = :hash"
-                " AND producer = :producer AND unacked <> :session ORDER BY id LIMIT 1"
-            ),
-            {
-                "hash": arrival.body_hash,
-                "producer": arrival.producer,
-                "session": arrival.session,
-            },
-        ).first()
-        if row is not None:
-            connection.execute(
-                sa.text("UPDATE messages SET unacked = :session WHERE id = :id"),
-                {"session": arrival.session, "id": row.id},
-            )
-            again[index] = row.id
+        values = {
+            "hash": arrival.body_hash,
+            "producer": arrival.producer,
+            "session": arrival.session,
+            "identity": arrival.identity,
+        }
+        found = connection.execute(_TRIED_BEFORE, values).scalar()
+        if found is None:
+            found = connection.execute(_UNACKED, values).scalar()
+            if found is not None:
+                connection.execute(_FOUND, {**values, "id": found})
+        if found is not None:
+            again[index] = int(found)
     return again
 
 
