@@ -11,27 +11,22 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import jsonschema_rs
-from jinja2 import meta
 
 import mailgate
 from mailgate.model.address import Address
-from mailgate.render import check
 from mailgate.render.errors import Fault, RenderError, TemplateFault
-from mailgate.render.sandbox import Sandbox, produce
+from mailgate.render.sandbox import produce
+from mailgate.render.sources import Reader, Root, Source, read, shared_files
 from mailgate.render.template import RESERVED, Broken, Manifest, Template, Variant
-from mailgate.render.theme import PRODUCT_SCHEMA, Theme, read_theme
+from mailgate.render.theme import PRODUCT_SCHEMA
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _LOCALE = re.compile(r"[a-z]{2,3}(?:-[A-Z][a-z]{3})?(?:-(?:[A-Z]{2}|\d{3}))?")
-_SHARED = ("_theme", "_layouts", "_components", "_css")
-_MAX_FILE = 512 * 1024
 _MANIFEST_KEYS = {
     "name": str, "version": int, "description": str, "category": str,
     "default_locale": str, "text": str, "theme": str, "max_bytes": int,
@@ -60,14 +55,14 @@ class Catalogue:
         Raises ``FileNotFoundError`` for a root that does not exist.
         """
         entries: dict[str, Template | Broken] = {}
-        built_in = _shared_files(built_in_root())
+        built_in = shared_files(built_in_root())
         for root in roots:
             if not root.is_dir():
                 raise FileNotFoundError(f"the template root {root} is no directory")
             try:
-                shared, fault = _Root({**built_in, **_shared_files(root)}), ""
+                shared, fault = Root({**built_in, **shared_files(root)}), ""
             except TemplateFault as error:
-                shared, fault = _Root({}), str(error)
+                shared, fault = Root({}), str(error)
             for folder in sorted(root.iterdir()):
                 name = folder.name
                 if name.startswith((".", "_")) or not folder.is_dir() or name in entries:
@@ -99,56 +94,13 @@ class Catalogue:
         return [] if isinstance(found, Broken) else found.faults(data)
 
 
-def _read(path: Path) -> str:
-    if path.is_symlink() or not path.is_file():
-        raise TemplateFault(f"{path.name}: not a plain file (symbolic links are refused)")
-    raw = path.read_bytes()
-    if len(raw) > _MAX_FILE:
-        raise TemplateFault(f"{path.name}: larger than {_MAX_FILE} bytes")
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError:
-        raise TemplateFault(f"{path.name}: not UTF-8") from None
-    if "\0" in text:
-        raise TemplateFault(f"{path.name}: holds NUL")
-    return text.removeprefix("\ufeff").replace("\r\n", "\n")
-
-
-def _shared_files(root: Path) -> dict[str, str]:
-    files = {}
-    for folder in _SHARED:
-        base = root / folder
-        if base.is_symlink():
-            raise TemplateFault(f"{folder}: symbolic links are refused")
-        for path in sorted(base.iterdir()) if base.is_dir() else ():
-            if not path.name.startswith("."):
-                files[f"{folder}/{path.name}"] = _read(path)
-    return files
-
-
-class _Root:
-    """The shared files of one root and what is compiled from them."""
-
-    def __init__(self, shared: Mapping[str, str]) -> None:
-        self._shared = shared
-        self._readers: dict[str, _Reader] = {}
-
-    def reader(self, theme: str) -> _Reader:
-        if theme not in self._readers:
-            file = f"_theme/{theme}.json"
-            if file not in self._shared:
-                raise TemplateFault(f"template.toml: there is no {file}")
-            self._readers[theme] = _Reader(self._shared, read_theme(file, self._shared[file]))
-        return self._readers[theme]
-
-
-def _load(folder: Path, root: _Root, default_locale: str) -> Template:
+def _load(folder: Path, root: Root, default_locale: str) -> Template:
     name = folder.name
     if not _NAME.fullmatch(name):
         raise TemplateFault(f"{name!r} is no template name: a-z, 0-9, '_' and '-', at most 64")
     if folder.is_symlink():
         raise TemplateFault("symbolic links are refused")
-    own = {p.name: _read(p) for p in sorted(folder.iterdir()) if not _is_beside(p)}
+    own = {p.name: read(p) for p in sorted(folder.iterdir()) if not _is_beside(p)}
     manifest = _manifest(name, own, default_locale)
     schema, validator = _schema(own)
     reader = root.reader(manifest.theme)
@@ -162,7 +114,7 @@ def _load(folder: Path, root: _Root, default_locale: str) -> Template:
     if manifest.default_locale not in variants:
         raise TemplateFault(f"there is no {manifest.default_locale}.html for the default locale")
     fixtures = {
-        path.stem: _json(path.name, _read(path))
+        path.stem: _json(path.name, read(path))
         for path in sorted((folder / "fixtures").glob("*.json"))
     }
     digest = blake2b(digest_size=16)
@@ -248,60 +200,8 @@ def _schema(own: Mapping[str, str]) -> tuple[dict[str, Any], jsonschema_rs.Draft
     return schema, validator
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """What reading one source says about it."""
-
-    free: set[str]
-    uses: tuple[str, ...]
-    capturing: bool
-
-
-class _Reader:
-    """Checks and compiles the sources of one root under one theme, each once."""
-
-    def __init__(self, shared: Mapping[str, str], theme: Theme) -> None:
-        self.theme = theme
-        self.sources = dict(shared)
-        self._html = Sandbox(self.sources, html=True, theme=theme.tokens)
-        self._plain = Sandbox(self.sources, html=False, theme=theme.tokens)
-        self._known: dict[tuple[str, bool], _Source] = {}
-
-    def compiled(self, name: str, *, html: bool) -> jinja2.Template:
-        try:
-            return (self._html if html else self._plain).get_template(name)
-        except jinja2.TemplateError as error:
-            raise TemplateFault(f"{name}: {error}") from None
-
-    def closure(self, name: str, *, html: bool) -> dict[str, _Source]:
-        """``name`` and every source that it uses, however far away."""
-        found: dict[str, _Source] = {}
-        pending = [name]
-        while pending:
-            at = pending.pop()
-            if at not in found:
-                found[at] = self._source(at, html)
-                pending += found[at].uses
-        return found
-
-    def _source(self, name: str, html: bool) -> _Source:
-        kept = self._known.get((name, html))
-        if kept is None:
-            if name not in self.sources:
-                raise TemplateFault(f"{name}: there is no such file")
-            environment = self._html if html else self._plain
-            source = self.sources[name]
-            tree = check.check_syntax(environment, name, source)
-            if html:
-                check.check_html(environment, name, source, sheet=name.endswith(".css"))
-            uses = tuple(str(n) for n in meta.find_referenced_templates(tree))
-            kept = _Source(check.free_names(tree), uses, check.captures(tree))
-            self._known[name, html] = kept
-        return kept
-
-
 def _variant(
-    reader: _Reader, locale: str, manifest: Manifest, own: Mapping[str, str], known: set[str]
+    reader: Reader, locale: str, manifest: Manifest, own: Mapping[str, str], known: set[str]
 ) -> tuple[Variant, set[str]]:
     """One language of a template, and the names of all sources it is made from."""
     name = manifest.name
@@ -318,7 +218,7 @@ def _variant(
             if authored
             else f"{locale}.txt would not be used: template.toml does not say text = 'authored'"
         )
-    used: dict[str, _Source] = {}
+    used: dict[str, Source] = {}
     for kind in ("subject", "html", "txt") if authored else ("subject", "html"):
         for source, facts in reader.closure(f"{name}/{locale}.{kind}", html=kind == "html").items():
             unknown = sorted(facts.free - known)

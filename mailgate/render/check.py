@@ -40,17 +40,19 @@ def check_syntax(environment: Sandbox, name: str, source: str) -> nodes.Template
         line = getattr(error, "lineno", None)
         raise TemplateFault(f"{name}{f' line {line}' if line else ''}: {error}") from None
     for node in tree.find_all((nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport)):
-        if not (isinstance(node.template, nodes.Const) and isinstance(node.template.value, str)):
+        wanted = getattr(node, "template", None)
+        if not (isinstance(wanted, nodes.Const) and isinstance(wanted.value, str)):
             raise TemplateFault(
                 f"{name} line {node.lineno}: write the name of what is included as plain text"
             )
     for token in tree.find_all(nodes.Getattr):
         group = token.node
-        if isinstance(group, nodes.Getattr) and _is_theme(group) and _is_theme(group.node):
-            if token.attr not in environment.theme.get(group.attr, {}):
-                raise TemplateFault(
-                    f"{name} line {token.lineno}: the theme has no {group.attr}.{token.attr}"
-                )
+        if not (isinstance(group, nodes.Getattr) and _is_theme(group)):
+            continue
+        if token.attr not in environment.theme.get(group.attr, {}):
+            raise TemplateFault(
+                f"{name} line {token.lineno}: the theme has no {group.attr}.{token.attr}"
+            )
     for loop in tree.find_all(nodes.For):
         if loop.recursive:
             raise TemplateFault(f"{name} line {loop.lineno}: recursive loops are not available")
@@ -87,7 +89,9 @@ def captures(tree: nodes.Template) -> bool:
         return True
     printed = {id(call) for output in tree.find_all(nodes.Output) for call in _printed(output)}
     printed |= {id(block.call) for block in tree.find_all(nodes.CallBlock)}
-    return any(id(call) not in printed and _makes_output(call) for call in tree.find_all(nodes.Call))
+    return any(
+        id(call) not in printed and _makes_output(call) for call in tree.find_all(nodes.Call)
+    )
 
 
 def _printed(output: nodes.Output) -> Iterator[nodes.Node]:
@@ -108,9 +112,7 @@ def _makes_output(call: nodes.Call) -> bool:
     )
 
 
-def check_html(
-    environment: Sandbox, name: str, source: str, *, sheet: bool = False
-) -> None:
+def check_html(environment: Sandbox, name: str, source: str, *, sheet: bool = False) -> None:
     """Refuse expressions where escaping does not protect; a ``sheet`` is all CSS.
 
     Raises ``TemplateFault`` that names file, line and rule.

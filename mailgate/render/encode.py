@@ -33,11 +33,8 @@ def pieces(parts: Sequence[str]) -> tuple[str, ...]:
     out = []
     for index, part in enumerate(parts):
         lead = _SOFT if index else ""
-        if index == last:
-            body = quoted_printable(part) or "\r\n"
-        else:
-            body = _open_ended(part)
-        out.append(lead + body)
+        whole = quoted_printable(part) or "\r\n" if index == last else _open_ended(part)
+        out.append(lead + whole)
     return tuple(out)
 
 

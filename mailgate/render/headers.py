@@ -25,9 +25,10 @@ _WORD = 75
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*\Z")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$%&'*+.^_`|~-]{0,75}\Z")
-_TOKEN = re.compile(r"[A-Za-z0-9!#$&^_.+-]+\Z")
 _TYPE = re.compile(r"([A-Za-z0-9!#$&^_.+-]+)/([A-Za-z0-9!#$&^_.+-]+)\Z")
-_PARAMETER = re.compile(r"\s*([A-Za-z0-9!#$&^_.+-]+)=(?:\"([ !#-\[\]-~]*)\"|([A-Za-z0-9!#$&^_.+-]+))\s*\Z")
+_PARAMETER = re.compile(
+    r"\s*([A-Za-z0-9!#$&^_.+-]+)=(?:\"([ !#-\[\]-~]*)\"|([A-Za-z0-9!#$&^_.+-]+))\s*\Z"
+)
 #: What of Q encoding may stand in a phrase too (RFC 2047 section 5, rule 3).
 _Q_SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")
 

@@ -21,10 +21,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-import cssutils
-import cssutils.util
-import premailer.merge_style
-import premailer.premailer
+import cssutils  # type: ignore[import-untyped]
+import cssutils.util  # type: ignore[import-untyped]
+import premailer.merge_style  # type: ignore[import-untyped]
+import premailer.premailer  # type: ignore[import-untyped]
 from lxml import etree
 from lxml.cssselect import CSSSelector
 from premailer import Premailer
@@ -148,6 +148,6 @@ def inline(html: str) -> str:
             ).transform(pretty_print=False)
         except etree.LxmlError as error:
             raise InlineError(f"not HTML: {type(error).__name__}") from None
-        except Exception as error:  # noqa: BLE001 # premailer raises whatever its parts raise
+        except Exception as error:  # premailer raises whatever its parts raise
             raise InlineError(f"premailer: {type(error).__name__}: {error}") from error
     return str(out)

@@ -21,7 +21,7 @@ from mailgate.render import headers
 from mailgate.render.encode import base64_lines
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _IDENTIFIER = re.compile(r"<?([!-;=?-~]+@[!-;=?-~]+)>?\Z")
 _HTTPS = re.compile(r"(?:https://[!-;=?-~]+|mailto:[!-;=?-~]+)\Z")
 

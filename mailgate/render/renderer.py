@@ -22,7 +22,8 @@ from mailgate.render.catalogue import Catalogue
 from mailgate.render.errors import RenderError
 from mailgate.render.filters import URL_SCHEMES
 from mailgate.render.inline import InlineError, inline
-from mailgate.render.sandbox import clean, produce
+from mailgate.render.printing import clean
+from mailgate.render.sandbox import produce
 from mailgate.render.template import Broken, Template, Variant
 
 _log = logging.getLogger(__name__)
@@ -111,7 +112,9 @@ class Renderer:
             raise RenderError("template_broken", f"{name}: {found.error}")
         faults = found.faults(data)
         if faults:
-            raise RenderError("data_invalid", "; ".join(f"{f.field}: {f.rule}" for f in faults[:20]))
+            raise RenderError(
+                "data_invalid", "; ".join(f"{f.field}: {f.rule}" for f in faults[:20])
+            )
         return found, found.variant(locale)
 
     def _templated(self, letter: Letter) -> mime.Body:
@@ -178,15 +181,25 @@ class Renderer:
         if indices and isinstance(entry, skeleton.Sensitive):
             entry = skeleton.Whole("the shape changes with its values")
         self._compiled += 1
-        if isinstance(entry, skeleton.Plan) and (
-            self._compiled <= _PROVEN_FIRST or self._compiled % _PROVEN_EACH == 0
-        ):
-            if entry.html(values) != self._full(variant, context):
-                self.mismatches += 1
-                _log.error("template %s %s: skeleton differs", found.name, variant.locale)
-                entry = skeleton.Whole("the filled skeleton differs from the full rendering")
+        proving = self._compiled <= _PROVEN_FIRST or self._compiled % _PROVEN_EACH == 0
+        if isinstance(entry, skeleton.Plan) and proving:
+            entry = self._proven(entry, values, variant, context)
         self.cache.put(key, entry, weight)
         return entry
+
+    def _proven(
+        self,
+        plan: skeleton.Plan,
+        values: Sequence[str],
+        variant: Variant,
+        context: Mapping[str, Any],
+    ) -> skeleton.Entry:
+        """The plan, if it makes what the full rendering makes; else never again this shape."""
+        if plan.html(values) == self._full(variant, context):
+            return plan
+        self.mismatches += 1
+        _log.error("template %s: the skeleton differs", variant.html.name)
+        return skeleton.Whole("the filled skeleton differs from the full rendering")
 
     def _full(self, variant: Variant, context: Mapping[str, Any]) -> str:
         html = _inlined("".join(produce(variant.html, context, None)))

@@ -1,6 +1,6 @@
 """The Jinja environment: what a template can reach, and how much work it may make.
 
-Owns the sandbox, its budgets, and what becomes of every printed value. Reads
+Owns the sandbox and its budgets. Reads
 no file: sources come in as a mapping. Never trusts Jinja's own sandbox alone:
 data is plain JSON, globals are empty, filters are an allow-list, and only
 macros and a mapping's ``items``, ``keys`` and ``values`` can be called
@@ -9,8 +9,6 @@ macros and a mapping's ``items``, ``keys`` and ``values`` can be called
 
 from __future__ import annotations
 
-import secrets
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any
 
@@ -21,13 +19,11 @@ from jinja2.exceptions import SecurityError
 from jinja2.runtime import BlockReference, Context, LoopContext, Macro, TemplateReference
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
-from markupsafe import Markup, escape
 
 from mailgate.render.errors import RenderError
-from mailgate.render.filters import FILTERS, TESTS, Url
+from mailgate.render.filters import FILTERS, TESTS
+from mailgate.render.printing import WORK, finalize_html, finalize_text, spend, state
 
-#: Loop passes and macro calls in one rendering.
-WORK = 50_000
 #: Characters that one macro call or one ``~`` may make.
 PIECE = 2 * 2**20
 
@@ -36,92 +32,6 @@ _LOOP = frozenset(
     {"index", "index0", "revindex", "revindex0", "first", "last", "length", "depth", "depth0"}
     | {"previtem", "nextitem", "cycle", "changed"}
 )
-_ODD = {
-    **{c: 0xFFFD for c in range(32) if c not in (9, 10, 12)},
-    **{c: 0xFFFD for c in (127, 0xFFFE, 0xFFFF)},
-    **{c: 0xFFFD for c in range(0xD800, 0xE000)},
-    12: 0x20,
-}
-
-
-class _State(threading.local):
-    """What one rendering keeps; a rendering stays on its thread from end to end."""
-
-    values: list[str] | None = None
-    work: int = WORK
-
-
-_state = _State()
-
-#: Random for each process, so that no message can hold a token (and if one
-#: did, it would be kept aside like any other value and never looked at).
-TOKEN_PREFIX = f"q{secrets.token_hex(8)}q"
-_tokens: list[Markup] = []
-
-
-def token(number: int) -> Markup:
-    """What stands for the ``number``-th printed value in a skeleton."""
-    while len(_tokens) <= number:
-        _tokens.append(Markup(f"{TOKEN_PREFIX}{len(_tokens):05d}z"))  # noqa: S704 # hex and digits
-    return _tokens[number]
-
-
-def _spend(amount: int) -> None:
-    _state.work -= amount
-    if _state.work < 0:
-        raise RenderError("budget", f"the template makes more than {WORK} loop passes and calls")
-
-
-def clean(text: str) -> str:
-    """Text as it can stand in HTML and on the wire: line ends are LF, no other controls."""
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return text.translate(_ODD)
-
-
-def printed(value: Any) -> str:
-    """The text of a value that a template prints; what has none is refused, not guessed."""
-    kind = type(value)
-    if kind is str or kind is Url:
-        return str(value)
-    if kind is int or kind is float:
-        return str(value)
-    if isinstance(value, Undefined):
-        str(value)  # StrictUndefined raises and names the variable
-    what = {bool: "true or false", type(None): "null", list: "a list", dict: "an object"}
-    raise RenderError("template_broken", f"a template prints {what.get(kind, kind.__name__)}")
-
-
-def finalize_html(value: Any) -> str:
-    """Jinja's last word on each value printed into HTML: escaped, or a token.
-
-    While a skeleton is made, the value goes aside and a token takes its place.
-    Values without a visible character stay in the skeleton: what they do to
-    the parser's handling of blank text is then decided with them in place.
-    """
-    kind = type(value)
-    if kind is Markup:
-        return value  # type: ignore[no-any-return]
-    if kind is not str and kind is not Url:
-        value = printed(value)
-    if not value.isprintable():
-        value = clean(value)
-    values = _state.values
-    if values is None:
-        return escape(value)
-    if not value or value.isspace():
-        return value  # type: ignore[no-any-return]
-    count = len(values)
-    values.append(value)
-    return _tokens[count] if count < len(_tokens) else token(count)
-
-
-def finalize_text(value: Any) -> str:
-    """Jinja's last word on each value printed into a subject or a text part."""
-    kind = type(value)
-    if kind is not str and kind is not Url and kind is not Markup:
-        value = printed(value)
-    return value if value.isprintable() else clean(value)
 
 
 def _loop(value: Any) -> Any:
@@ -131,14 +41,14 @@ def _loop(value: Any) -> Any:
     if isinstance(value, str):
         raise RenderError("template_broken", "a template loops over text")
     if isinstance(value, Sized):
-        _spend(len(value))
+        spend(len(value))
         return value
     return _counted(value)
 
 
 def _counted(values: Iterable[Any]) -> Iterator[Any]:
     for value in values:
-        _spend(1)
+        spend(1)
         yield value
 
 
@@ -190,7 +100,7 @@ def _constant(node: nodes.Node, value: Any) -> nodes.Node:
     return nodes.Const(value, lineno=node.lineno, environment=node.environment)
 
 
-def _wrapped(node: nodes.Expr, name: str) -> nodes.Filter:
+def _wrapped(node: Any, name: str) -> nodes.Filter:
     return nodes.Filter(
         node, name, [], [], None, None, lineno=node.lineno, environment=node.environment
     )
@@ -274,9 +184,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         except (TypeError, LookupError):
             return self.undefined(obj=obj, name=argument)
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         """Call a macro, a block, or one of the few methods that ``getattr`` gives out."""
-        _spend(1)
+        spend(1)
         kind = type(__obj)
         if kind is Macro:
             kwargs.pop("_block_vars", None)
@@ -301,7 +211,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
 
-def produce(template: Template, variables: Mapping[str, Any], values: list[str] | None) -> list[str]:
+def produce(
+    template: Template, variables: Mapping[str, Any], values: list[str] | None
+) -> list[str]:
     """Run a compiled template; give the pieces of its output.
 
     With a list as ``values``, printed values go there and tokens into the
@@ -310,7 +222,7 @@ def produce(template: Template, variables: Mapping[str, Any], values: list[str] 
 
     Raises ``RenderError`` and nothing else.
     """
-    _state.values, _state.work = values, WORK
+    state.values, state.work = values, WORK
     try:
         return list(template.root_render_func(template.new_context(dict(variables))))
     except RenderError:
@@ -322,8 +234,8 @@ def produce(template: Template, variables: Mapping[str, Any], values: list[str] 
         raise RenderError("template_broken", f"{template.name}: {error}") from None
     except RecursionError:
         raise RenderError("budget", f"{template.name}: macros call each other endlessly") from None
-    except Exception as error:  # noqa: BLE001 # whatever an expression did, it does every time
+    except Exception as error:  # whatever an expression did, it does every time
         name = type(error).__name__
         raise RenderError("template_broken", f"{template.name}: {name} in an expression") from error
     finally:
-        _state.values = None
+        state.values = None

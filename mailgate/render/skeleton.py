@@ -28,11 +28,14 @@ from mailgate.render import encode, text
 from mailgate.render.errors import RenderError
 from mailgate.render.filters import Url
 from mailgate.render.inline import inline
-from mailgate.render.sandbox import TOKEN_PREFIX
+from mailgate.render.printing import TOKEN_PREFIX
 
 _TOKEN = re.compile(TOKEN_PREFIX + r"(\d{5,})z")
 
 TEXT, ATTRIBUTE, LINK, COMMENT = range(4)
+
+#: Neither HTML nor quoted-printable changes it, and it fits on one line.
+_SIMPLE = re.compile(r"[ !#-%'-;?-~]{0,75}\Z")
 
 #: Attributes that premailer reads or writes, or that libxml2 treats apart.
 _SENSITIVE_ATTRIBUTES = frozenset(
@@ -74,7 +77,13 @@ class Plan:
 
     def html_wire(self, values: Sequence[str]) -> str:
         """The document in quoted-printable."""
-        leaves = [encode.piece(_leaf(values[i], place)) for i, place in self.slots]
+        leaves = []
+        for index, place in self.slots:
+            value = values[index]
+            if place < LINK and _SIMPLE.match(value):
+                leaves.append(value)
+            else:
+                leaves.append(encode.piece(_leaf(value, place)))
         return _filled(self.wire, leaves)
 
     def text(self, values: Sequence[str]) -> str:

@@ -81,6 +81,8 @@ class Template:
     def variant(self, locale: str | None) -> Variant:
         """The language to use: ``pt-BR``, then ``pt``, then the template's default.
 
+        A bare ``zh`` also takes the first of ``zh-CN``, ``zh-TW``.
+
         Resolved for the template as a whole, so that a subject and its body
         are always in the same language.
         """
@@ -90,6 +92,10 @@ class Template:
                 if name.lower() == wanted:
                     return variant
             wanted = wanted.rpartition("-")[0]
+        bare = (locale or "").lower()
+        for name, variant in sorted(self.variants.items()):
+            if bare and name.lower().startswith(f"{bare}-"):
+                return variant
         return self.variants[self.manifest.default_locale]
 
     def faults(self, data: Mapping[str, Any]) -> list[Fault]:

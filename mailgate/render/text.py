@@ -39,8 +39,10 @@ LINK = re.compile(f"{OPEN}([^{OPEN}]*?){MIDDLE}([^{OPEN}]*?){CLOSE}")
 def derive(html: str) -> str:
     """The text of an inlined document, with links as ``finish`` expects them.
 
-    Layout tables are flattened, tables with header cells become rows of
-    ``a | b``; hidden elements and the preheader are dropped.
+    Layout tables are flattened; tables with header cells become rows of
+    ``a | b``, a label with its value ``a: b``; hidden elements and the
+    preheader are dropped. ``data-text="omit"`` drops an element,
+    ``data-text="lead"`` puts its text before what follows (``1. First step``).
     """
     if not html.strip():
         return ""
@@ -81,6 +83,7 @@ class _Walk:
         self.out: list[str | int] = []
         self.lists: list[int | None] = []
         self.in_row = False
+        self.glued = False
 
     def element(self, node: Any) -> None:
         tag = node.tag
@@ -104,12 +107,10 @@ class _Walk:
             self.gap(2 if not self.lists else 1)
         elif tag == "li":
             self.item(node)
+        elif node.get("data-text") == "lead":
+            self.lead(node)
         else:
             gap = 2 if tag in _PARAGRAPHS else 1 if tag in _LINES else 0
-            if tag == "table" and node.get("role") in ("presentation", "none"):
-                gap = 1
-            if self.in_row:
-                gap = 0
             self.gap(gap)
             self.children(node)
             self.gap(gap)
@@ -123,6 +124,8 @@ class _Walk:
     def gap(self, count: int, exactly: bool = False) -> None:
         if self.in_row and count:
             self.words(" ")
+        elif self.glued and count:
+            self.glued = False
         elif exactly:
             self.out.append("\n")
         elif count:
@@ -151,17 +154,21 @@ class _Walk:
         self.children(node)
         self.gap(1)
 
+    def lead(self, node: Any) -> None:
+        """A number or sign that stands beside what follows it."""
+        self.gap(1)
+        self.out.append(f"{_row_text(node)}. ")
+        self.glued = True
+
     def rows(self, table: Any) -> None:
         self.gap(2)
         for row in table.iter("tr"):
-            cells = []
-            for cell in row.iterchildren("td", "th"):
-                inner = _Walk()
-                inner.in_row = True
-                inner.children(cell)
-                cells.append(inner.text())
-            if any(cells):
-                self.out += [" | ".join(cells), 1]
+            cells = list(row.iterchildren("td", "th"))
+            # A label beside its value reads better as such.
+            pair = len(cells) == 2 and cells[0].tag == "th" and cells[1].tag == "td"
+            words = [_row_text(cell) for cell in cells]
+            if any(words):
+                self.out += [(": " if pair else " | ").join(words), 1]
         self.gap(2)
 
     def text(self) -> str:
@@ -179,6 +186,13 @@ class _Walk:
                 parts.append(piece)
         lines = [line.strip(" ") for line in _SPACES.sub(" ", "".join(parts)).split("\n")]
         return _EMPTY_LINES.sub("\n\n", "\n".join(lines)).strip("\n").replace(INDENT, "  ")
+
+
+def _row_text(cell: Any) -> str:
+    inner = _Walk()
+    inner.in_row = True
+    inner.children(cell)
+    return inner.text()
 
 
 def _is_hidden(node: Any) -> bool:

@@ -1,0 +1,117 @@
+"""Template sources: read from disk, checked, compiled, each once.
+
+Owns the reading of files (plain files inside a root, no links, no NUL) and the
+compiled environments. Never decides what a template is: ``catalogue.py`` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+from jinja2 import meta
+
+from mailgate.render import check
+from mailgate.render.errors import TemplateFault
+from mailgate.render.sandbox import Sandbox
+from mailgate.render.theme import Theme, read_theme
+
+_SHARED = ("_theme", "_layouts", "_components", "_css")
+_MAX_FILE = 512 * 1024
+
+
+def read(path: Path) -> str:
+    if path.is_symlink() or not path.is_file():
+        raise TemplateFault(f"{path.name}: not a plain file (symbolic links are refused)")
+    raw = path.read_bytes()
+    if len(raw) > _MAX_FILE:
+        raise TemplateFault(f"{path.name}: larger than {_MAX_FILE} bytes")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise TemplateFault(f"{path.name}: not UTF-8") from None
+    if "\0" in text:
+        raise TemplateFault(f"{path.name}: holds NUL")
+    return text.removeprefix("\ufeff").replace("\r\n", "\n")
+
+
+def shared_files(root: Path) -> dict[str, str]:
+    files = {}
+    for folder in _SHARED:
+        base = root / folder
+        if base.is_symlink():
+            raise TemplateFault(f"{folder}: symbolic links are refused")
+        for path in sorted(base.iterdir()) if base.is_dir() else ():
+            if not path.name.startswith("."):
+                files[f"{folder}/{path.name}"] = read(path)
+    return files
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What reading one source says about it."""
+
+    free: set[str]
+    uses: tuple[str, ...]
+    capturing: bool
+
+
+class Reader:
+    """Checks and compiles the sources of one root under one theme, each once."""
+
+    def __init__(self, shared: Mapping[str, str], theme: Theme) -> None:
+        self.theme = theme
+        self.sources = dict(shared)
+        self._html = Sandbox(self.sources, html=True, theme=theme.tokens)
+        self._plain = Sandbox(self.sources, html=False, theme=theme.tokens)
+        self._known: dict[tuple[str, bool], Source] = {}
+
+    def compiled(self, name: str, *, html: bool) -> jinja2.Template:
+        try:
+            return (self._html if html else self._plain).get_template(name)
+        except jinja2.TemplateError as error:
+            raise TemplateFault(f"{name}: {error}") from None
+
+    def closure(self, name: str, *, html: bool) -> dict[str, Source]:
+        """``name`` and every source that it uses, however far away."""
+        found: dict[str, Source] = {}
+        pending = [name]
+        while pending:
+            at = pending.pop()
+            if at not in found:
+                found[at] = self._source(at, html)
+                pending += found[at].uses
+        return found
+
+    def _source(self, name: str, html: bool) -> Source:
+        kept = self._known.get((name, html))
+        if kept is None:
+            if name not in self.sources:
+                raise TemplateFault(f"{name}: there is no such file")
+            environment = self._html if html else self._plain
+            source = self.sources[name]
+            tree = check.check_syntax(environment, name, source)
+            if html:
+                check.check_html(environment, name, source, sheet=name.endswith(".css"))
+            uses = tuple(str(n) for n in meta.find_referenced_templates(tree))
+            kept = Source(check.free_names(tree), uses, check.captures(tree))
+            self._known[name, html] = kept
+        return kept
+
+
+class Root:
+    """The shared files of one root and what is compiled from them."""
+
+    def __init__(self, shared: Mapping[str, str]) -> None:
+        self._shared = shared
+        self._readers: dict[str, Reader] = {}
+
+    def reader(self, theme: str) -> Reader:
+        if theme not in self._readers:
+            file = f"_theme/{theme}.json"
+            if file not in self._shared:
+                raise TemplateFault(f"template.toml: there is no {file}")
+            self._readers[theme] = Reader(self._shared, read_theme(file, self._shared[file]))
+        return self._readers[theme]
