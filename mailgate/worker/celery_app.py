@@ -1,0 +1,174 @@
+"""Celery's app, its one task, and which process gets an event loop.
+
+Owns the app that ``celery -A mailgate.worker.celery_app:app`` and Flower load, and
+the wiring of a worker process: configuration, doorbell, bridge. Importing it reads
+no configuration. Never holds more than a line of any task.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from celery import Celery, Task, signals
+from celery.concurrency import prefork
+
+from mailgate.config.embedded import complete
+from mailgate.config.load import load, resolve_password
+from mailgate.config.shape import Config
+from mailgate.model.state import Lane
+from mailgate.worker.doorbell import Doorbell
+from mailgate.worker.loop import Bridge, Delivers
+from mailgate.worker.mends import mend_redis_channel
+from mailgate.worker.settings import TASK, celery_settings, time_limits
+from mailgate.worker.stopping import leave_soon, wake_up
+
+#: Seconds that conversations get to end when a process stops.
+GRACE = 10.0
+
+
+class Factory(Protocol):
+    """Builds the gateway of a process; called on its event loop."""
+
+    def __call__(self, config: Config, ring: Callable[[Lane], None]) -> Delivers: ...
+
+
+class PlainTask(Task):  # type: ignore[type-arg]
+    """A task that Celery really runs.
+
+    Celery calls an ``async def``, throws the coroutine away and reports success
+    (celery #6552).
+    """
+
+    abstract = True
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        run = inspect.unwrap(cls.run)
+        if inspect.iscoroutinefunction(run) or inspect.isasyncgenfunction(run):
+            raise TypeError(f"task {cls.__name__}: Celery never runs an async def")
+
+
+class _Process:
+    """What belongs to this process: the configuration, and a bridge and doorbell after a fork."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pid: int | None = None
+        self._bridge: Bridge | None = None
+        self._doorbell: Doorbell | None = None
+        self.given: Config | None = None
+        self.factory: Factory = _build_gateway
+
+    def bridge(self) -> Bridge:
+        """The bridge of this process, started at first use."""
+        with self._lock:
+            if self._bridge is None or self._pid != os.getpid():
+                settings = config()
+                limits = time_limits(settings.worker.deadline)
+                doorbell = Doorbell(app)
+                make, ring = self.factory, doorbell.ring
+                self._bridge = Bridge(
+                    functools.partial(make, settings, ring),
+                    ring,
+                    deadline=limits.deadline,
+                    overdue=limits.overdue,
+                )
+                self._doorbell = doorbell
+                self._pid = os.getpid()
+                self._bridge.start()
+            return self._bridge
+
+    def stop(self) -> None:
+        """Stop what this process started; does nothing in a parent of a prefork pool."""
+        if self._bridge is not None and self._pid == os.getpid():
+            self._bridge.stop(GRACE)
+            assert self._doorbell is not None
+            self._doorbell.close(timeout=1.0)
+
+
+def _build_gateway(config: Config, ring: Callable[[Lane], None]) -> Delivers:
+    # Here and not above: beat, Flower and who only rings need none of its libraries.
+    from mailgate.gateway import Gateway
+
+    passwords = {
+        name: password
+        for name, relay in config.relays.items()
+        if (password := resolve_password(relay, os.environ, name=name)) is not None
+    }
+    return Gateway.from_config(config, ring=ring, passwords=passwords)
+
+
+_process = _Process()
+
+
+def install(factory: Factory) -> None:
+    """Let worker processes drive another gateway; before the worker starts."""
+    _process.factory = factory
+
+
+def use(config: Config) -> None:
+    """Say the configuration, before anything asks for it; else it is loaded at first use."""
+    _process.given = config
+
+
+def config() -> Config:
+    """The configuration of this process and its forks, read once; raises ``ConfigError``."""
+    if _process.given is None:
+        _process.given = complete(load(None, os.environ, cwd=Path.cwd()))
+    return _process.given
+
+
+def doorbell(config: Config) -> Doorbell:
+    """A doorbell for a process that is no worker; close it at the end."""
+    use(config)
+    return Doorbell(app)
+
+
+app = Celery("mailgate", task_cls=PlainTask)
+app.add_defaults(lambda: celery_settings(config()))
+
+
+@app.task(name=TASK)
+def deliver(lane: str) -> dict[str, int]:
+    """Deliver what is due in a lane, until its deadline; returns counts, for Flower."""
+    return _process.bridge().deliver(Lane(lane))
+
+
+@signals.worker_init.connect(weak=False)
+def _mend(**_: Any) -> None:
+    mend_redis_channel()
+
+
+@signals.worker_process_init.connect(weak=False)
+def _process_begins(**_: Any) -> None:
+    """A child of a prefork pool, or a worker with the solo pool; has 4 seconds."""
+    _process.bridge()
+
+
+@signals.worker_ready.connect(weak=False)
+def _worker_is_ready(sender: Any, **_: Any) -> None:
+    """In the threads pool this very process delivers; a prefork parent only hands out."""
+    if not isinstance(sender.pool, prefork.TaskPool):
+        _process.bridge()
+
+
+@signals.worker_shutting_down.connect(weak=False)
+def _worker_is_told_to_stop(**_: Any) -> None:
+    wake_up()
+
+
+@signals.worker_process_shutdown.connect(weak=False)
+def _child_ends(exitcode: int, **_: Any) -> None:
+    _process.stop()
+    leave_soon(exitcode)
+
+
+@signals.worker_shutdown.connect(weak=False)
+def _worker_ends(**_: Any) -> None:
+    _process.stop()

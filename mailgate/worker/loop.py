@@ -1,0 +1,238 @@
+"""The bridge between Celery's threads and asyncio: one event loop a process.
+
+Owns the thread of the loop, the gateway that lives on it, the look at the journal
+once a second and the orderly end. Conversations stay on the loop between two
+tasks. Never knows Celery, a broker or SMTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from typing import NoReturn, Protocol
+
+from mailgate.model.state import Lane
+
+log = logging.getLogger(__name__)
+
+#: Exit code of a process whose loop died (EX_SOFTWARE of sysexits.h).
+_LOOP_DIED = 70
+
+#: Seconds between two looks at the journal, and the share by which they differ.
+_LOOK = 1.0
+_JITTER = 0.1
+
+#: Seconds until opening is tried again: the first wait, and the longest.
+_REOPEN = (0.5, 15.0)
+
+#: Seconds that an interrupted task waits for its conversations to be let go.
+_LET_GO = 5.0
+
+
+class Delivers(Protocol):
+    """What a worker process drives; every method is called on the process's one loop."""
+
+    async def start(self) -> None:
+        """Open the journal, the lease and the pools; called once.
+
+        When it raises, nothing of it is left behind: another gateway is made.
+        """
+
+    async def deliver(self, lane: Lane, deadline: float) -> dict[str, int]:
+        """Work until ``time.monotonic() >= deadline`` or nothing is due; returns counts."""
+
+    async def due(self) -> frozenset[Lane]:
+        """The lanes with something due now: one cheap look at the journal."""
+
+    async def stop(self, grace: float) -> None:
+        """Let conversations end for ``grace`` seconds, abort the rest, give back the lease."""
+
+
+class DeliveryFailed(Exception):
+    """A delivery task ended in an error.
+
+    Names the error's type alone: its text may hold an address, and Flower shows the
+    text of a task's exception to whoever looks.
+    """
+
+
+class GatewayClosed(DeliveryFailed):
+    """The process's gateway was not open before the task's deadline, or is closing."""
+
+
+class Bridge:
+    """One event-loop thread with a gateway on it.
+
+    ``make`` builds the gateway, on the loop; ``ring`` asks for a task of a lane.
+    ``deadline`` is how long a task works, ``overdue`` when a thread no longer waits
+    for it, both in seconds from its start.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Delivers],
+        ring: Callable[[Lane], None],
+        *,
+        deadline: float,
+        overdue: float,
+        look: float = _LOOK,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._make = make
+        self._ring = ring
+        self._deadline = deadline
+        self._overdue = overdue
+        self._look = look
+        self._chance = chance
+        self._loop = asyncio.new_event_loop()
+        self._opened = asyncio.Event()
+        self._ending = asyncio.Event()
+        self._grace = 0.0
+        self._gateway: Delivers | None = None
+        self._busy: Counter[Lane] = Counter()
+        self._away = False
+        self._may_end = False
+        self._thread = threading.Thread(target=self._run, name="event-loop", daemon=True)
+
+    def start(self) -> None:
+        """Start the loop's thread; returns at once, while the gateway opens."""
+        self._thread.start()
+
+    def deliver(self, lane: Lane) -> dict[str, int]:
+        """Run one delivery task and wait for it; returns its counts.
+
+        Raises ``GatewayClosed`` when there is no open gateway, ``DeliveryFailed`` when it
+        raised, ``TimeoutError`` when it is overdue. Whatever interrupts the waiting
+        thread (a soft time limit, the end of the process) cancels the task and is
+        raised on.
+        """
+        if self._may_end:
+            raise GatewayClosed("the process is stopping")
+        over = threading.Event()
+        work = self._deliver(lane, time.monotonic() + self._deadline, over)
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result(self._overdue)
+        except DeliveryFailed:
+            raise
+        except BaseException:
+            future.cancel()
+            # The next task may not begin beside the rest of this one.
+            over.wait(_LET_GO)
+            raise
+
+    def stop(self, grace: float) -> None:
+        """Stop the gateway within about ``grace`` seconds and end the thread."""
+        self._may_end = True
+        if not self._thread.is_alive():
+            return
+        self._grace = grace
+        with contextlib.suppress(RuntimeError):  # the loop closed in between
+            self._loop.call_soon_threadsafe(self._ending.set)
+        self._thread.join(grace + _LET_GO)
+        if self._thread.is_alive():
+            log.error("the event loop did not end within %.0f s", grace + _LET_GO)
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                runner.run(self._live())
+        except BaseException as error:  # noqa: BLE001 - SystemExit, MemoryError: all are its death
+            log.critical("the event loop died: %s", _where(error))
+        finally:
+            if not self._may_end:
+                _end_process()
+
+    async def _live(self) -> None:
+        if not await self._open():
+            return
+        assert self._gateway is not None
+        while not self._ending.is_set():
+            await self._look_once(self._gateway)
+            await self._pause(self._look * (1 + _JITTER * (2 * self._chance() - 1)))
+        await self._gateway.stop(self._grace)
+
+    async def _open(self) -> bool:
+        """Open the gateway, however long the journal is away; False when told to end."""
+        wait, longest = _REOPEN
+        said = ""
+        while not self._ending.is_set():
+            try:
+                gateway = self._make()
+                await gateway.start()
+            except Exception as error:  # noqa: BLE001 - whatever keeps it shut, try on
+                if type(error).__name__ != said:
+                    log.error("the gateway does not open, trying on: %s", _where(error))
+                said = type(error).__name__
+                await self._pause(wait)
+                wait = min(2 * wait, longest)
+            else:
+                if said:
+                    log.info("the gateway is open")
+                self._gateway = gateway
+                self._opened.set()
+                return True
+        return False
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._ending.wait(), seconds)
+
+    async def _look_once(self, gateway: Delivers) -> None:
+        """Ring for what is due in lanes that this process does not work on already."""
+        try:
+            lanes = await gateway.due()
+        except Exception as error:  # noqa: BLE001 - one bad look may not end the looking
+            if not self._away:
+                log.warning("cannot look at the journal, looking on: %s", _where(error))
+            self._away = True
+            return
+        if self._away:
+            log.info("the journal is back")
+        self._away = False
+        for lane in Lane:
+            if lane in lanes and not self._busy[lane]:
+                self._ring(lane)
+
+    async def _deliver(self, lane: Lane, deadline: float, over: threading.Event) -> dict[str, int]:
+        self._busy[lane] += 1
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._opened.wait(), deadline - time.monotonic())
+            if self._gateway is None or self._ending.is_set():
+                raise GatewayClosed("the gateway is not open")
+            counts = await self._gateway.deliver(lane, deadline)
+        except DeliveryFailed:
+            raise
+        except Exception as error:  # noqa: BLE001 - its text may not reach Flower
+            log.error("deliver(%s) failed: %s", lane.value, _where(error))
+            raise DeliveryFailed(type(error).__name__) from None
+        finally:
+            self._busy[lane] -= 1
+            over.set()
+        if time.monotonic() >= deadline and not self._ending.is_set():
+            await self._look_once(self._gateway)
+        return counts
+
+
+def _where(error: BaseException) -> str:
+    """An error's type and the lines it came from, without its text, which may hold data."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    return f"{type(error).__name__}\n{frames}".rstrip()
+
+
+def _end_process() -> NoReturn:
+    """End the process at once: without its loop it can only lose time.
+
+    The main thread may be waiting in a read that nothing interrupts. What this
+    process had claimed is recovered like that of any dead process.
+    """
+    os._exit(_LOOP_DIED)

@@ -1,0 +1,172 @@
+"""Rings over real brokers: few, never in the way, and forgotten while the broker is away."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from kombu import Connection
+
+from mailgate.config.shape import Config
+from mailgate.model.state import Lane
+from mailgate.worker.doorbell import Doorbell
+from mailgate.worker.settings import queue_name, queues
+from tests.integration.worker.conftest import Site, due, until
+
+Doorbells = Callable[[Config], Doorbell]
+
+
+def waiting(url: str, lane: Lane) -> int:
+    """Rings in the queue of a lane that no worker has taken."""
+    with Connection(url) as connection:
+        channel = connection.default_channel
+        if connection.transport.driver_type == "redis":
+            return int(channel.client.llen(queue_name(lane)))
+        [queue] = [q for q in queues() if q.name == queue_name(lane)]
+        return int(queue(channel).queue_declare().message_count)
+
+
+def test_a_thousand_rings_from_many_sides_are_one(broker_url: str, doorbell_of: Doorbells) -> None:
+    config = Config.model_validate({"broker": {"url": broker_url}})
+
+    def ring() -> None:
+        with doorbell_of(config) as doorbell:
+            for _ in range(250):
+                doorbell.ring(Lane.BULK)
+                time.sleep(0.001)
+
+    sides = [threading.Thread(target=ring) for _ in range(4)]
+    for side in sides:
+        side.start()
+    for side in sides:
+        side.join()
+    # On Redis each side looks and then pushes: all may look first.
+    assert 1 <= waiting(broker_url, Lane.BULK) <= (1 if broker_url.startswith("amqp") else 4)
+    assert waiting(broker_url, Lane.HIGH) == 0
+
+
+def test_a_thousand_rings_at_a_busy_worker_leave_no_pile(
+    site: Site, doorbell_of: Doorbells
+) -> None:
+    site.worker()
+    site.say("hold", "1")
+    doorbell = doorbell_of(site.config)
+    for _ in range(1000):
+        doorbell.ring(Lane.NORMAL)
+        time.sleep(0.001)
+    site.wait_for("delivered", 2)
+    time.sleep(1.5)
+    # What runs, what its worker holds, what waits: each at most once.
+    assert len(site.book("deliver")) <= 4
+    assert waiting(site.broker_url, Lane.NORMAL) == 0
+
+
+def test_the_last_ring_is_never_the_one_left_out(site: Site, doorbell_of: Doorbells) -> None:
+    site.worker()
+    doorbell = doorbell_of(site.config)
+    for _ in range(30):
+        before = len(site.book("deliver"))
+        for _ in range(5):
+            doorbell.ring(Lane.HIGH)
+        last = time.time()
+        doorbell.ring(Lane.HIGH)
+        while site.wait_for("deliver", before + 1)[-1]["at"] < last:
+            before += 1
+
+
+def test_rings_survive_a_fork(broker_url: str, doorbell_of: Doorbells) -> None:
+    config = Config.model_validate({"broker": {"url": broker_url}})
+    doorbell = doorbell_of(config)
+    doorbell.ring(Lane.HIGH)
+    until(lambda: waiting(broker_url, Lane.HIGH) == 1, "the parent's ring")
+
+    def in_child() -> None:
+        doorbell.ring(Lane.BULK)
+        doorbell.close()
+
+    child = multiprocessing.get_context("fork").Process(target=in_child)
+    child.start()
+    child.join(10)
+    assert child.exitcode == 0
+    assert waiting(broker_url, Lane.BULK) == 1
+    doorbell.ring(Lane.NORMAL)
+    until(lambda: waiting(broker_url, Lane.NORMAL) == 1, "another ring of the parent")
+
+
+@pytest.mark.parametrize("broker", ["valkey", "rabbitmq"])
+def test_a_broker_that_is_away_costs_nothing_and_one_line(
+    broker: str,
+    request: pytest.FixtureRequest,
+    doorbell_of: Doorbells,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "mailgate.worker.doorbell")
+    server: Any = request.getfixturevalue(broker)
+    url = server.broker_url if broker == "valkey" else server.url
+    doorbell = doorbell_of(Config.model_validate({"broker": {"url": url}}))
+    doorbell.ring(Lane.HIGH)
+    until(lambda: waiting(url, Lane.HIGH) == 1, "the first ring")
+    node = server if broker == "valkey" else server.node
+    node.kill()
+    try:
+        slowest = 0.0
+        for _ in range(200):
+            begin = time.perf_counter()
+            doorbell.ring(Lane.NORMAL)
+            slowest = max(slowest, time.perf_counter() - begin)
+            time.sleep(0.01)
+    finally:
+        node.start()
+    assert slowest < 0.1
+    # The connection from before is dead too, and the next ring goes over a new one.
+    until(lambda: doorbell.ring(Lane.BULK) or waiting(url, Lane.BULK) == 1, "a ring", 20)
+    said = [record.message for record in caplog.records]
+    assert [s.split(" (")[0] for s in said if "does not take" in s] == [
+        "the broker does not take rings"
+    ]
+    assert len([s for s in said if "takes rings again" in s]) == 1
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("broker", ["valkey", "rabbitmq"])
+def test_a_worker_survives_the_death_of_its_broker(
+    broker: str, request: pytest.FixtureRequest, site_of: Callable[[str], Site]
+) -> None:
+    server: Any = request.getfixturevalue(broker)
+    site = site_of(server.broker_url if broker == "valkey" else server.url)
+    node = server if broker == "valkey" else server.node
+    worker = site.worker()
+    # With a late-acknowledged task under way: what ends a worker of kombu 5.7 unmended.
+    site.say("hold", "1.5")
+    site.say(due(Lane.HIGH))
+    [entry] = site.wait_for("deliver")
+    node.kill()
+    site.wait_for("delivered")
+    node.start()
+    site.say("hold", "0")
+    site.say(due(Lane.BULK))
+    site.wait_for("delivered", lane="bulk", timeout=30)
+    assert worker.running
+    assert site.book("deliver", lane="bulk")[0]["pid"] == entry["pid"]
+    assert worker.stop()[0] == 0
+
+
+def test_cut_connections_are_made_again(
+    rabbitmq: Any, site_of: Callable[[str], Site], doorbell_of: Doorbells
+) -> None:
+    site = site_of(rabbitmq.url)
+    worker = site.worker()
+    doorbell = doorbell_of(site.config)
+    doorbell.ring(Lane.NORMAL)
+    site.wait_for("delivered")
+    until(lambda: rabbitmq.close_connections() >= 2, "the connections to be listed", 10)
+    site.say(due(Lane.BULK))
+    site.wait_for("delivered", lane="bulk")
+    doorbell.ring(Lane.HIGH)
+    site.wait_for("delivered", lane="high")
+    assert worker.running

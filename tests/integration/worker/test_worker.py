@@ -1,0 +1,205 @@
+"""A worker under the events of its life: rings, signals, deaths, limits."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from celery import Celery
+from kombu import Connection
+
+from mailgate.config.shape import Config
+from mailgate.model.state import Lane
+from mailgate.worker.doorbell import Doorbell
+from mailgate.worker.settings import queues
+from tests.integration.worker.conftest import Site, due, until
+
+Doorbells = Callable[[Config], Doorbell]
+
+
+def test_a_ring_runs_a_task_of_its_lane(site: Site, doorbell_of: Doorbells) -> None:
+    site.worker()
+    doorbell_of(site.config).ring(Lane.BULK)
+    assert [entry["lane"] for entry in site.wait_for("delivered")] == ["bulk"]
+
+
+@pytest.mark.alone
+def test_a_lost_ring_costs_about_a_second(site: Site) -> None:
+    site.worker(processes=2)
+    for lane in Lane:
+        said = site.say(due(lane))
+        found = site.wait_for("delivered", lane=lane.value)
+        assert found[0]["at"] - said < 1.5
+
+
+def test_work_left_at_the_deadline_is_rung_for(valkey_site: Site) -> None:
+    valkey_site.worker()
+    valkey_site.say("hold", "9")
+    valkey_site.say(due(Lane.NORMAL))
+    valkey_site.wait_for("deliver")
+    # Comes while this process works on the lane, so that its own look is silent.
+    valkey_site.say(due(Lane.NORMAL))
+    first, second = valkey_site.wait_for("deliver", 2)
+    assert 1.9 < second["at"] - first["at"] < 2.9
+
+
+def test_sigterm_lets_a_task_end_and_stops_the_gateways(site: Site) -> None:
+    worker = site.worker(processes=2)
+    site.say("hold", "1")
+    site.say(due(Lane.HIGH))
+    site.wait_for("deliver")
+    code, _ = worker.stop()
+    assert code == 0
+    assert len(site.book("delivered")) == len(site.book("deliver"))
+    assert site.book("cancelled") == []
+    assert len(site.book("stopped")) == 2
+    # The idle process need not wait for the busy one.
+    for stopping in site.book("stopping"):
+        ends = [e["at"] for e in site.book("delivered") if e["pid"] == stopping["pid"]]
+        assert all(end < stopping["at"] for end in ends)
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_idle_worker_stops_at_once(site: Site, number: signal.Signals) -> None:
+    worker = site.worker(processes=2)
+    code, seconds = worker.stop(number)
+    assert (code, len(site.book("stopped"))) == (0, 2)
+    assert seconds < 2
+
+
+def test_conversations_are_drained_after_the_last_task(valkey_site: Site) -> None:
+    worker = valkey_site.worker()
+    valkey_site.say("drain", "2.5")
+    code, seconds = worker.stop()
+    assert code == 0
+    assert len(valkey_site.book("stopped")) == 1
+    assert seconds > 2.5
+
+
+def test_a_killed_child_is_replaced_and_its_lane_goes_on(site: Site) -> None:
+    site.worker()
+    site.say("hold", "1")
+    site.say(due(Lane.HIGH))
+    [entry] = site.wait_for("deliver")
+    os.kill(entry["pid"], signal.SIGKILL)
+    site.say(due(Lane.HIGH))
+    replaced = site.wait_for("delivered")[0]
+    assert replaced["pid"] != entry["pid"]
+
+
+def test_a_child_told_to_stop_drains_and_is_replaced(valkey_site: Site) -> None:
+    # What an init system does that signals every process of a service.
+    valkey_site.worker()
+    valkey_site.say("hold", "9")
+    valkey_site.say(due(Lane.HIGH))
+    [entry] = valkey_site.wait_for("deliver")
+    os.kill(entry["pid"], signal.SIGTERM)
+    assert valkey_site.wait_for("cancelled")[0]["pid"] == entry["pid"]
+    assert valkey_site.wait_for("stopped")[0]["pid"] == entry["pid"]
+    valkey_site.wait_for("start", 2)
+
+
+def test_a_dead_loop_ends_its_process_and_another_comes(valkey_site: Site) -> None:
+    worker = valkey_site.worker()
+    valkey_site.say("die")
+    valkey_site.say("hold", "1")
+    valkey_site.say(due(Lane.HIGH))
+    valkey_site.wait_for("deliver")
+    valkey_site.unsay("die")
+    valkey_site.wait_for("start", 2)
+    valkey_site.say(due(Lane.HIGH))
+    valkey_site.wait_for("delivered")
+    assert "the event loop died: SystemExit" in worker.log.read_text()
+
+
+def test_a_blocked_loop_is_killed_by_the_hard_limit(valkey_site: Site) -> None:
+    valkey_site.say("block")
+    valkey_site.worker(settings={"task_soft_time_limit": 0.5, "task_time_limit": 1.5})
+    valkey_site.say(due(Lane.HIGH))
+    valkey_site.wait_for("deliver")
+    valkey_site.unsay("block")
+    valkey_site.wait_for("start", 2)
+    valkey_site.say(due(Lane.HIGH))
+    valkey_site.wait_for("delivered")
+
+
+def test_the_soft_limit_cancels_the_task_and_nothing_else(valkey_site: Site) -> None:
+    worker = valkey_site.worker(settings={"task_soft_time_limit": 0.5})
+    valkey_site.say("hold", "9")
+    valkey_site.say(due(Lane.HIGH))
+    valkey_site.wait_for("cancelled")
+    valkey_site.say("hold", "0")
+    valkey_site.say(due(Lane.NORMAL))
+    valkey_site.wait_for("delivered")
+    assert len({entry["pid"] for entry in valkey_site.book("deliver")}) == 1
+    assert "SoftTimeLimitExceeded" in worker.log.read_text()
+
+
+def test_a_worker_waits_for_its_journal(valkey_site: Site, doorbell_of: Doorbells) -> None:
+    valkey_site.say("away")
+    worker = valkey_site.start("worker", concurrency=1)
+    until(lambda: "does not open" in worker.log.read_text(), "the fault", 15, valkey_site.logs)
+    doorbell_of(valkey_site.config).ring(Lane.HIGH)
+    until(lambda: "GatewayClosed" in worker.log.read_text(), "the task", 15, valkey_site.logs)
+    valkey_site.unsay("away")
+    valkey_site.say(due(Lane.HIGH))
+    valkey_site.wait_for("delivered")
+    log = worker.log.read_text()
+    assert log.count("does not open") == 1
+    assert "@example.com" not in log
+
+
+@pytest.mark.parametrize("pool", ["threads", "solo"])
+def test_other_pools_share_one_loop(valkey_site: Site, pool: str) -> None:
+    worker = valkey_site.worker(pool=pool, concurrency=3)
+    valkey_site.say("hold", "0.5")
+    for lane in Lane:
+        valkey_site.say(due(lane))
+    entries = valkey_site.wait_for("delivered", 3)
+    assert {entry["pid"] for entry in entries} == {worker.process.pid}
+    if pool == "threads":
+        assert max(e["at"] for e in valkey_site.book("deliver")) < min(e["at"] for e in entries)
+    code, seconds = worker.stop()
+    assert (code, len(valkey_site.book("stopped"))) == (0, 1)
+    assert seconds < 3
+
+
+def test_a_worker_for_some_lanes_leaves_the_others(site: Site, doorbell_of: Doorbells) -> None:
+    site.worker(lanes=["high", "normal"])
+    doorbell = doorbell_of(site.config)
+    doorbell.ring(Lane.BULK)
+    doorbell.ring(Lane.NORMAL)
+    site.wait_for("delivered")
+    time.sleep(0.3)
+    assert [entry["lane"] for entry in site.book("deliver")] == ["normal"]
+
+
+def test_two_workers_of_one_name_live_beside_each_other(
+    rabbitmq: Any, site_of: Callable[[str], Site], doorbell_of: Doorbells
+) -> None:
+    # With the default exclusive control queue the second one dies: RESOURCE_LOCKED.
+    site = site_of(rabbitmq.url)
+    one, two = site.worker(), site.worker()
+    one.stop()
+    doorbell_of(site.config).ring(Lane.HIGH)
+    site.wait_for("delivered")
+    assert two.running
+
+
+def test_a_stranger_in_the_queue_does_not_end_the_worker(site: Site) -> None:
+    worker = site.worker()
+    [queue] = [q for q in queues() if q.name == "mailgate.high"]
+    with Celery("stranger", broker=site.broker_url, set_as_current=False) as app:
+        app.send_task("mailgate.nonsense", queue=queue, retry=False, ignore_result=True)
+        app.send_task("mailgate.deliver", ["nonsense"], queue=queue, ignore_result=True)
+        with Connection(site.broker_url) as connection:
+            connection.Producer().publish("{not json", routing_key=queue.name, serializer="raw")
+    site.say(due(Lane.HIGH))
+    site.wait_for("delivered")
+    until(lambda: "'nonsense' is not a valid Lane" in worker.log.read_text(), "it", 5, site.logs)
+    assert worker.running
