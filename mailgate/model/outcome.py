@@ -103,9 +103,15 @@ def uncertain(reason: str) -> Outcome:
     )
 
 
-def untouched(phase: Phase, reply: Reply, error_class: str, scope: Scope = Scope.RELAY) -> Outcome:
+def untouched(
+    phase: Phase,
+    reply: Reply,
+    error_class: str,
+    scope: Scope = Scope.RELAY,
+    retry_after: float | None = None,
+) -> Outcome:
     """Nothing was said to the relay about this message (AUTH refused, shutdown…)."""
-    return Outcome(Kind.UNTOUCHED, phase, reply, error_class, scope)
+    return Outcome(Kind.UNTOUCHED, phase, reply, error_class, scope, retry_after=retry_after)
 
 
 def held(error_class: str, reason: str) -> Outcome:

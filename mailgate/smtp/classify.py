@@ -1,0 +1,104 @@
+"""What a relay's refusal means, read from one table of rules.
+
+Owns the reading: first rule that fits. Two separate questions are answered: is it
+tried again, and is the address to blame. A 4xx or 5xx basic code beats an
+enhanced code of another class. Pure; never counts, never waits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from mailgate.model.outcome import Kind, Outcome, Reply, Scope, bounced, deferred, failed, untouched
+from mailgate.model.state import Phase
+from mailgate.smtp.rules import RULES, Rule
+
+#: Words are looked for in so much of a reply: the relay could make it long.
+READ = 1000
+
+_LATER = re.compile(r"again|retry|later|wait|gr[ae]y.?list|slow|defer|resend", re.IGNORECASE)
+_WHEN = re.compile(
+    r"\b(?:in|after|wait|for|within|retry\w{0,4}|again)\b[\s:=]{0,3}"
+    r"(?:at least |another |about )?"
+    r"(?:(?P<h>\d{1,3}):(?P<m>\d\d):(?P<s>\d\d)|(?P<n>\d{1,6})\s?(?P<unit>[smh])[a-z]{0,6}\b)",
+    re.IGNORECASE,
+)
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+def retry_after(text: str) -> float | None:
+    """The wait in seconds that a reply asks for: "try again in 5 minutes", "in 00:05:00"."""
+    text = text[:READ]
+    if _LATER.search(text) is None:
+        return None
+    found = _WHEN.search(text)
+    if found is None:
+        return None
+    if found["n"]:
+        return float(int(found["n"]) * _SECONDS[found["unit"].lower()])
+    return float(int(found["h"]) * 3600 + int(found["m"]) * 60 + int(found["s"]))
+
+
+class Table:
+    """Rules ready to be read, first match first. Operators' rules go before ``RULES``.
+
+    Raises ``re.error`` when a rule's text is no regular expression.
+    """
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._rules = tuple(
+            (
+                rule,
+                tuple(rule.codes.split()),
+                re.compile("|".join(map(_detail, rule.enhanced.split())))
+                if rule.enhanced
+                else None,
+                re.compile(rule.text, re.IGNORECASE) if rule.text else None,
+            )
+            for rule in rules
+        )
+
+    def match(self, phase: Phase, reply: Reply) -> Rule | None:
+        """The first rule that fits, or None."""
+        code = str(reply.code)
+        detail = reply.enhanced[2:]
+        text = reply.text[:READ].replace("\n", " ")
+        for rule, codes, enhanced, pattern in self._rules:
+            if (
+                phase in rule.phases
+                and (not codes or code.startswith(codes))
+                and (enhanced is None or enhanced.fullmatch(detail))
+                and (pattern is None or pattern.search(text))
+            ):
+                return rule
+        return None
+
+    def classify(self, phase: Phase, reply: Reply) -> Outcome:
+        """What a reply means that ended ``phase`` in a way that was not hoped for."""
+        rule = self.match(phase, reply)
+        if rule is None:
+            return deferred(phase, reply, "desync", Scope.CONNECTION)
+        match rule.kind:
+            case Kind.BOUNCE:
+                return bounced(phase, reply, rule.error_class, suppress=rule.suppress)
+            case Kind.FAIL:
+                return failed(phase, reply, rule.error_class, rule.scope)
+            case Kind.UNTOUCHED:
+                return untouched(phase, reply, rule.error_class, rule.scope)
+            case _:
+                wait = retry_after(reply.text)
+                wait = rule.wait if wait is None else wait
+                return deferred(phase, reply, rule.error_class, rule.scope, wait)
+
+
+def _detail(spec: str) -> str:
+    return spec.replace(".", r"\.").replace("*", r"\d+")
+
+
+TABLE = Table(RULES)
+
+
+def classify(phase: Phase, reply: Reply) -> Outcome:
+    """The built-in table's word on a reply."""
+    return TABLE.classify(phase, reply)

@@ -1,0 +1,351 @@
+"""The kept connections to one relay: which message goes out on which, in which turn.
+
+Owns the number of connections, their reuse and age, who waits for one, and the
+wait after a failed set-up. Never retries a message that may have been accepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from mailgate.config.shape import Relay
+from mailgate.model.message import Envelope
+from mailgate.model.outcome import Kind, Outcome, Reply, Scope, untouched
+from mailgate.model.state import Phase
+from mailgate.smtp.backoff import SetupBackoff
+from mailgate.smtp.opening import SetupFailed, tls_context
+from mailgate.smtp.session import Marker, Session
+
+#: Returns when MAIL may be sent.
+Gate = Callable[[], Awaitable[None]]
+
+#: A connection idle for longer (seconds) is asked with RSET before it is used.
+PROBE_AFTER = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """One relay's connections now, and how its set-up goes.
+
+    ``open`` counts connections being set up or ended too. ``failures`` are
+    set-ups that failed in a row, ``last_failure`` why, '' when the last one
+    worked. ``backing_off`` is how long none is tried (seconds).
+    """
+
+    open: int
+    busy: int
+    idle: int
+    waiting: int
+    opened: int
+    failures: int
+    backing_off: float
+    last_failure: str
+
+
+class _Kept:
+    """A session with what the desk knows about it."""
+
+    __slots__ = ("expires", "idle_since", "session")
+
+    def __init__(self, session: Session, expires: float, now: float) -> None:
+        self.session = session
+        self.expires = expires
+        self.idle_since = now
+
+
+#: What a waiter is handed: a connection, a place for a new one (None), or bad news.
+_Grant = _Kept | Outcome | None
+
+
+class Desk:
+    """Connections to one relay; never more than ``max_connections``, ending ones counted."""
+
+    def __init__(
+        self,
+        relay: Relay,
+        password: str | None,
+        clock: Callable[[], float],
+        random: Callable[[], float],
+        hostname: str | None,
+    ) -> None:
+        self._relay = relay
+        self._password = password
+        self._clock = clock
+        self._hostname = hostname
+        self._tls: ssl.SSLContext | None = tls_context(relay)
+        self._idle: list[_Kept] = []
+        self._busy: set[_Kept] = set()
+        self._waiters: deque[asyncio.Future[_Grant]] = deque()
+        self._endings: set[asyncio.Task[None]] = set()
+        self._reaper: asyncio.TimerHandle | None = None
+        self._drained = asyncio.Event()
+        self._closing = False
+        self._open = 0
+        self._setting_up = 0
+        self._opened = 0
+        self._backoff = SetupBackoff(random)
+
+    async def deliver(
+        self, envelope: Envelope, marker: Marker, gate: Gate | None = None
+    ) -> Outcome:
+        """One message, one outcome; ``gate`` is passed with a connection in hand."""
+        kept = await self._take()
+        if isinstance(kept, Outcome):
+            return kept
+        outcome = await self._send(kept, envelope, marker, gate)
+        if not kept.session.stale:
+            return outcome
+        # The relay had closed this kept connection meanwhile: once more, on a new one.
+        again = await self._take(fresh=True)
+        # Where there is none, the first try is what happened to this message.
+        if isinstance(again, Outcome):
+            return outcome
+        return await self._send(again, envelope, marker, gate)
+
+    async def _send(
+        self, kept: _Kept, envelope: Envelope, marker: Marker, gate: Gate | None
+    ) -> Outcome:
+        try:
+            if gate is not None:
+                await gate()
+            outcome = await kept.session.send(envelope, marker)
+            if outcome.kind is Kind.UNTOUCHED and outcome.scope is Scope.RELAY:
+                # It will not have us as we are, and would not on another connection.
+                kept.session.abort()
+                self._backoff.failed(outcome, self._clock())
+            return outcome
+        finally:
+            self._give_back(kept)
+
+    # --- taking -------------------------------------------------------------------
+
+    async def _take(self, *, fresh: bool = False) -> _Kept | Outcome:
+        """A connection ready for mail, or why there is none; first come, first served."""
+        while not self._closing:
+            if fresh and self._idle and self._open >= self._relay.max_connections:
+                # The oldest makes room: it is likely as dead as the one just met.
+                self._idle.pop(0).session.abort()
+                self._vacate()
+            grant: _Grant = None
+            if self._waiters:
+                grant = await self._wait()
+            elif self._idle and not fresh:
+                grant = self._idle.pop()
+                self._busy.add(grant)
+            elif not self._blocked() and self._open < self._relay.max_connections:
+                self._reserve()
+            elif self._blocked() and not self._busy:
+                return self._backoff.answer(self._clock())
+            else:
+                grant = await self._wait()
+            if isinstance(grant, Outcome):
+                return grant
+            if grant is None:
+                made = await self._set_up()
+                if isinstance(made, _Kept) or not self._busy:
+                    return made
+                # Others are connected, so the relay takes mail: wait for one of them.
+                fresh = False
+            elif await self._usable(grant):
+                return grant
+        return _shutting_down()
+
+    async def _wait(self) -> _Grant:
+        turn: asyncio.Future[_Grant] = asyncio.get_running_loop().create_future()
+        self._waiters.append(turn)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.cancelled() or not turn.done():
+                # Whoever served the queue meanwhile may have dropped it already.
+                with contextlib.suppress(ValueError):
+                    self._waiters.remove(turn)
+                raise
+            granted = turn.result()
+            if granted is None:
+                self._setting_up -= 1
+                self._vacate()
+            elif isinstance(granted, _Kept):
+                self._give_back(granted)
+            raise
+
+    async def _usable(self, kept: _Kept) -> bool:
+        session, now = kept.session, self._clock()
+        if now >= kept.expires:
+            session.abort()
+        elif session.alive and (session.dirty or now - kept.idle_since > PROBE_AFTER):
+            try:
+                await session.reset()
+            except BaseException:
+                self._give_back(kept)
+                raise
+        if session.alive:
+            return True
+        self._give_back(kept)
+        return False
+
+    # --- setting up -----------------------------------------------------------------
+
+    def _reserve(self) -> None:
+        self._open += 1
+        self._setting_up += 1
+
+    def _blocked(self) -> bool:
+        """Whether no new connection may be tried now."""
+        return self._backoff.blocks(self._clock(), self._setting_up)
+
+    async def _set_up(self) -> _Kept | Outcome:
+        """Open a connection in a reserved place."""
+        try:
+            session = await Session.open(
+                self._relay, self._tls, password=self._password, hostname=self._hostname
+            )
+        except SetupFailed as failure:
+            self._setting_up -= 1
+            self._backoff.failed(failure.outcome, self._clock())
+            self._vacate()
+            return failure.outcome
+        except BaseException:
+            self._setting_up -= 1
+            self._vacate()
+            raise
+        self._setting_up -= 1
+        self._backoff.succeeded()
+        self._opened += 1
+        now = self._clock()
+        kept = _Kept(session, now + self._relay.max_age * self._backoff.jitter(), now)
+        self._busy.add(kept)
+        self._serve()
+        return kept
+
+    # --- giving back --------------------------------------------------------------
+
+    def _give_back(self, kept: _Kept) -> None:
+        session, now = kept.session, self._clock()
+        if not session.alive:
+            self._busy.discard(kept)
+            self._vacate()
+        elif (
+            self._closing
+            or session.served >= self._relay.messages_per_connection
+            or now >= kept.expires
+        ):
+            self._busy.discard(kept)
+            self._let_go(kept)
+        else:
+            kept.idle_since = now
+            if not self._answer(kept):
+                self._busy.discard(kept)
+                self._idle.append(kept)
+                self._watch_idle()
+            self._serve()
+
+    def _vacate(self) -> None:
+        """A counted connection is gone: its place goes to whoever waits."""
+        self._open -= 1
+        self._serve()
+
+    def _serve(self) -> None:
+        """Give those who wait a place for a new connection, or the news that there is none."""
+        if self._closing and not self._open:
+            self._drained.set()
+        while self._waiters:
+            if self._blocked():
+                if self._busy:
+                    return  # theirs when they come back
+                self._answer(self._backoff.answer(self._clock()))
+            elif self._open < self._relay.max_connections:
+                self._reserve()
+                self._answer(None)
+            else:
+                return
+
+    def _answer(self, grant: _Grant) -> bool:
+        """Hand something to the first who waits; false when nobody does."""
+        while self._waiters:
+            turn = self._waiters.popleft()
+            if not turn.done():
+                turn.set_result(grant)
+                return True
+        if grant is None:
+            self._setting_up -= 1
+            self._open -= 1
+        return False
+
+    def _let_go(self, kept: _Kept) -> None:
+        """QUIT in the background; the place stays taken until that is over."""
+        task = asyncio.get_running_loop().create_task(self._end(kept))
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
+
+    async def _end(self, kept: _Kept) -> None:
+        try:
+            await kept.session.quit()
+        finally:
+            self._vacate()
+
+    def _watch_idle(self) -> None:
+        if self._reaper is None and self._idle:
+            oldest = min(kept.idle_since for kept in self._idle)
+            wait = max(oldest + self._relay.idle - self._clock(), 0.05)
+            self._reaper = asyncio.get_running_loop().call_later(wait, self._reap)
+
+    def _reap(self) -> None:
+        """Let go of what has been idle for too long, or has died meanwhile."""
+        self._reaper = None
+        now, idle, self._idle = self._clock(), self._idle, []
+        for kept in idle:
+            if not kept.session.alive:
+                self._vacate()
+            elif now - kept.idle_since >= self._relay.idle or now >= kept.expires:
+                self._let_go(kept)
+            else:
+                self._idle.append(kept)
+        self._watch_idle()
+
+    # --- the end --------------------------------------------------------------------
+
+    async def close(self, grace: float) -> None:
+        """Take nothing more; QUIT what is idle; abort what still runs after ``grace``."""
+        self._closing = True
+        if self._reaper is not None:
+            self._reaper.cancel()
+            self._reaper = None
+        while self._answer(_shutting_down()):
+            pass
+        idle, self._idle = self._idle, []
+        for kept in idle:
+            self._let_go(kept)
+        if self._open:
+            try:
+                await asyncio.wait_for(self._drained.wait(), grace)
+            except TimeoutError:
+                for kept in self._busy:
+                    kept.session.abort()
+                endings = tuple(self._endings)
+                for task in endings:
+                    task.cancel()
+                await asyncio.gather(*endings, return_exceptions=True)
+
+    def stats(self) -> PoolStats:
+        """How things stand now."""
+        last = self._backoff.last
+        return PoolStats(
+            open=self._open,
+            busy=len(self._busy),
+            idle=len(self._idle),
+            waiting=len(self._waiters),
+            opened=self._opened,
+            failures=self._backoff.failures,
+            backing_off=self._backoff.left(self._clock()),
+            last_failure=f"{last.error_class}: {last.reply}" if last else "",
+        )
+
+
+def _shutting_down() -> Outcome:
+    return untouched(Phase.CONNECT, Reply(0, "shutting down"), "shutting_down", Scope.CONNECTION)

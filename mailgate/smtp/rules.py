@@ -1,0 +1,150 @@
+"""The table that says what each refusal means: phase, code, enhanced code, words.
+
+Owns the rules and their order, most specific first: the relay itself, rates,
+what passes with time, our own standing, and only then the address. Never reads a
+reply: ``classify`` does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mailgate.model.outcome import Kind, Scope
+from mailgate.model.state import Phase
+from mailgate.smtp import wording
+
+_ANY = frozenset(Phase)
+_MAIL = frozenset({Phase.MAIL})
+_RCPT = frozenset({Phase.RCPT})
+_CONTENT = frozenset({Phase.DATA, Phase.BODY, Phase.DOT})
+_MESSAGE = _MAIL | _RCPT | _CONTENT
+_ADDRESS = _RCPT | _CONTENT
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One line of the table; an empty condition is always met, all must be.
+
+    ``codes`` are basic codes or their beginnings (``"4 552"``). ``enhanced`` are
+    subject and detail of RFC 3463 without the class, which the basic code gives
+    (``"2.2 7.*"``). ``text`` is looked for anywhere, without case. ``wait`` is how
+    long to defer (seconds) when the reply names no time. ``suppress`` counts only
+    for a bounce, whose scope is always the recipient.
+    """
+
+    kind: Kind
+    error_class: str
+    scope: Scope = Scope.RECIPIENT
+    phases: frozenset[Phase] = _ANY
+    codes: str = ""
+    enhanced: str = ""
+    text: str = ""
+    suppress: bool = False
+    wait: float | None = None
+
+
+_LATER, _FAIL, _BOUNCE, _NOTHING = Kind.DEFER, Kind.FAIL, Kind.BOUNCE, Kind.UNTOUCHED
+_SITE, _LINK, _DOMAIN = Scope.RELAY, Scope.CONNECTION, Scope.DOMAIN
+_SENDER, _LETTER, _WHO = Scope.SENDER, Scope.MESSAGE, Scope.RECIPIENT
+_CONNECT = frozenset({Phase.CONNECT, Phase.GREETING})
+_EHLO = frozenset({Phase.EHLO})
+_TLS = frozenset({Phase.STARTTLS})
+_AUTH = frozenset({Phase.AUTH})
+#: Reverse DNS, SPF, DKIM, DMARC: RFC 7372 and what large receivers say in its manner.
+_NO_AUTH = "7.20 7.21 7.22 7.23 7.24 7.25 7.26 7.27 7.29 7.30 7.31 7.32"
+
+# fmt: off
+RULES: tuple[Rule, ...] = (
+    # The relay itself, before any message: the message is not to blame.
+    Rule(_LATER, "auth_temporary", _SITE, _AUTH, "4", wait=60),
+    Rule(_NOTHING, "auth_refused", _SITE, _AUTH, "5"),
+    Rule(_LATER, "too_many_connections", _SITE, _CONNECT | _EHLO, "4 5", text=wording.CONNECTIONS),
+    Rule(_LATER, "greeting_refused", _SITE, _CONNECT, "4 5"),
+    Rule(_LATER, "ehlo_refused", _SITE, _EHLO, "4 5"),
+    Rule(_LATER, "starttls_refused", _SITE, _TLS, "4 5"),
+    Rule(_LATER, "desync", _SITE, _ANY - _MESSAGE),
+
+    # Out of step: to which command a reply belongs is not known any more.
+    Rule(_LATER, "desync", _LINK, codes="2 3 503"),
+
+    # We are not who the relay wants us to be.
+    Rule(_NOTHING, "auth_required", _SITE, _MAIL | _RCPT, "530 535 534 538"),
+
+    # Too fast: the relay's own rate, then the destination's, then one mailbox's.
+    Rule(_LATER, "rate_limited", _SITE, _MESSAGE, "454", text=wording.SES),
+    Rule(_LATER, "too_many_connections", _SITE, _MESSAGE, "4", text=wording.CONNECTIONS),
+    Rule(_LATER, "recipient_rate", _WHO, _ADDRESS, "4", "2.1", wait=600),
+    Rule(_LATER, "rate_limited", _DOMAIN, _MESSAGE, "4", text=wording.YAHOO, wait=7200),
+    Rule(_LATER, "sender_unauthenticated", _SENDER, _MESSAGE, "4", _NO_AUTH, wait=1800),
+    Rule(_LATER, "rate_limited", _DOMAIN, _MESSAGE, "4", "7.28", wait=1800),
+    Rule(_LATER, "rate_limited", _DOMAIN, _MESSAGE, "421", "7.0", wait=1800),
+    Rule(_LATER, "greylisted", _WHO, _MESSAGE, "45", text=wording.GREYLISTED, wait=300),
+    Rule(_LATER, "rate_limited", _DOMAIN, _MESSAGE, "4", text=wording.THROTTLED, wait=600),
+
+    # Later.
+    Rule(_LATER, "relay_closing", _LINK, _MESSAGE, "421"),
+    Rule(_LATER, "too_many_recipients", _LINK, _MESSAGE, "4", "5.3"),
+    Rule(_LATER, "mailbox_full", _WHO, _ADDRESS, "4", "2.2", wait=3600),
+    Rule(_LATER, "relay_full", _SITE, _MESSAGE, "4", "3.1"),
+    Rule(_LATER, "relay_trouble", _SITE, _MESSAGE, "4", "3.*"),
+    Rule(_LATER, "mailbox_full", _WHO, _ADDRESS, "4", text=wording.FULL, wait=3600),
+    Rule(_LATER, "relay_full", _SITE, _MAIL, "452"),
+    Rule(_LATER, "routing_trouble", _DOMAIN, _MESSAGE, "4", "4.*"),
+    Rule(_LATER, "sender_deferred", _SENDER, _MESSAGE, "4", "1.7 1.8"),
+    Rule(_LATER, "policy_deferred", _DOMAIN, _CONTENT, "4", "7.*"),
+    # A bare 450 or 451 at RCPT is greylisting more often than anything else.
+    Rule(_LATER, "recipient_deferred", _WHO, _RCPT, "450 451", wait=300),
+    Rule(_LATER, "recipient_deferred", _WHO, _RCPT, "4"),
+    Rule(_LATER, "sender_deferred", _LETTER, _MAIL, "4"),
+    Rule(_LATER, "message_deferred", _LETTER, _CONTENT, "4"),
+
+    # Never, and we or the message are to blame.
+    Rule(_FAIL, "relaying_denied", _SITE, _ADDRESS, "5", text=wording.RELAYING),
+    Rule(_FAIL, "sender_unauthenticated", _SENDER, _MESSAGE, "5", _NO_AUTH),
+    Rule(_FAIL, "too_large", _LETTER, _MESSAGE, "5", "3.4 2.3"),
+    Rule(_FAIL, "too_large", _LETTER, _MAIL, "552"),
+    Rule(_FAIL, "too_large", _LETTER, _MESSAGE, "5", text=wording.TOO_LARGE),
+    Rule(_FAIL, "parameters_refused", _LETTER, _MAIL | _RCPT, "504 555"),
+    Rule(_FAIL, "sender_refused", _SENDER, _MESSAGE, "5", "1.7 1.8"),
+    Rule(_FAIL, "sender_unauthenticated", _SENDER, _MESSAGE, "5", text=wording.UNAUTHENTICATED),
+    Rule(_FAIL, "sender_refused", _SENDER, _MAIL, "5"),
+    Rule(_FAIL, "sender_refused", _SENDER, _ADDRESS, "5", text=wording.SENDER),
+    Rule(_FAIL, "routing_loop", _LETTER, _MESSAGE, "5", "4.6"),
+    Rule(_FAIL, "routing_loop", _LETTER, _MESSAGE, "5", text=wording.LOOP),
+    Rule(_FAIL, "policy", _DOMAIN, _MESSAGE, "5", text=wording.OURSELVES),
+
+    # Never, and the mailbox lives: it does not take this one now.
+    Rule(_BOUNCE, "recipient_rate", _WHO, _ADDRESS, "5", "2.1", r"\brate\b|too (many|fast|much)"),
+    Rule(_BOUNCE, "mailbox_full", _WHO, _ADDRESS, "5", "2.2"),
+    Rule(_BOUNCE, "mailbox_full", _WHO, _ADDRESS, "5", text=wording.FULL),
+
+    # Never, and the address does not exist: said in words, then in codes (RFC 7504, 7505).
+    Rule(_BOUNCE, "no_mail_domain", _WHO, _RCPT, "556", suppress=True),
+    Rule(_BOUNCE, "no_mail_domain", _WHO, _RCPT, "5", "1.10", suppress=True),
+    # Under a policy code (x.7.x) such words say less: it ends, and suppresses nothing.
+    Rule(_BOUNCE, "unknown_address", _WHO, _RCPT, "5", "7.*", wording.UNKNOWN),
+    Rule(_BOUNCE, "unknown_address", _WHO, _RCPT, "5", text=wording.UNKNOWN, suppress=True),
+    Rule(_BOUNCE, "unknown_domain", _WHO, _RCPT, "5", text=wording.NO_DOMAIN, suppress=True),
+    Rule(_BOUNCE, "moved", _WHO, _RCPT, "5", text=wording.MOVED, suppress=True),
+    # After the content the same words often hide a filter: RCPT had been accepted.
+    Rule(_BOUNCE, "unknown_address", _WHO, _CONTENT, "5", text=wording.UNKNOWN),
+    Rule(_FAIL, "infected", _LETTER, _MESSAGE, "5", text=wording.VIRUS),
+    Rule(_FAIL, "policy", _DOMAIN, _MESSAGE, "5", text=wording.POLICY),
+    Rule(_BOUNCE, "moved", _WHO, _RCPT, "5", "1.6", suppress=True),
+    Rule(_BOUNCE, "unknown_address", _WHO, _RCPT, "5", "1.1 1.3", suppress=True),
+    Rule(_BOUNCE, "unknown_domain", _WHO, _RCPT, "5", "1.2 4.4", suppress=True),
+    Rule(_BOUNCE, "disabled", _WHO, _RCPT, "5", "2.1", wording.DISABLED, suppress=True),
+    Rule(_BOUNCE, "disabled", _WHO, _RCPT, "5", "2.1"),
+    Rule(_BOUNCE, "disabled", _WHO, _ADDRESS, "5", text=wording.DISABLED),
+
+    # Never: the rest by subject, then by phase.
+    Rule(_FAIL, "policy", _DOMAIN, _MESSAGE, "5", "7.*"),
+    Rule(_FAIL, "relay_trouble", _DOMAIN, _MESSAGE, "5", "3.*"),
+    Rule(_FAIL, "routing_trouble", _DOMAIN, _MESSAGE, "5", "4.*"),
+    Rule(_FAIL, "content_refused", _LETTER, _MESSAGE, "5", "6.*"),
+    Rule(_FAIL, "content_refused", _LETTER, _CONTENT, "5", text=wording.MALFORMED),
+    # A bare refusal at RCPT may be the address or may be us: it ends, and suppresses nothing.
+    Rule(_BOUNCE, "recipient_refused", _WHO, _RCPT, "5"),
+    Rule(_FAIL, "message_refused", _LETTER, _CONTENT, "5"),
+)
+# fmt: on

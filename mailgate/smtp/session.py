@@ -1,0 +1,288 @@
+"""One conversation with a relay: mail by mail, with the phase known exactly.
+
+Owns the order of MAIL, RCPT, DATA, body and dot, pipelined where the relay offers
+it (RFC 2920), and what an end of the connection means at each point. Ends every
+conversation that is out of step by an abort, never by a close. Never retries,
+never keeps connections: ``pool`` does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from typing import Protocol
+
+from mailgate.config.shape import Relay
+from mailgate.model.message import Envelope
+from mailgate.model.outcome import (
+    Outcome,
+    Reply,
+    Scope,
+    deferred,
+    sent,
+    uncertain,
+    untouched,
+)
+from mailgate.model.state import Phase
+from mailgate.smtp.classify import classify
+from mailgate.smtp.opening import Offers, open_wire
+from mailgate.smtp.transaction import DOT, PHASES, commands, early, refusal, stuffed, unfit
+from mailgate.smtp.wire import Broken, Wire
+
+#: Up to here body and dot go out in one write; above, the dot waits for the body.
+ONE_WRITE = 65536
+#: An upload slower than this (bytes a second) is given up.
+SLOWEST_UPLOAD = 4096
+#: Longest polite wait for the reply to QUIT, in seconds.
+QUIT_WAIT = 5.0
+
+
+class LeaseLost(Exception):
+    """Raised by a marker's ``dot``: another process may own the recipient, so stop here."""
+
+
+class Marker(Protocol):
+    """Where the three facts are recorded that decide about a conversation cut short."""
+
+    def dot(self) -> None:
+        """The bytes with the final dot go out as soon as this returns.
+
+        May raise ``LeaseLost``: then nothing of the dot leaves.
+        """
+
+    def accepted(self) -> None:
+        """The relay's 2xx to the final dot has been read."""
+
+    def refused(self) -> None:
+        """The message was certainly not taken, although ``dot`` had been called."""
+
+
+class Session:
+    """A connection that is ready for mail; one message at a time.
+
+    ``served`` counts messages begun. ``stale`` is true when the last one met a
+    kept connection that had died, or was being closed, before a word of it was
+    judged: nothing of it can have been accepted.
+    """
+
+    def __init__(self, relay: Relay, wire: Wire, offers: Offers) -> None:
+        self.offers = offers
+        self.served = 0
+        self.stale = False
+        #: A transaction was left open: RSET before the next one.
+        self.dirty = False
+        self._relay = relay
+        self._wire = wire
+
+    @classmethod
+    async def open(
+        cls,
+        relay: Relay,
+        tls: ssl.SSLContext | None = None,
+        *,
+        password: str | None = None,
+        hostname: str | None = None,
+    ) -> Session:
+        """Connect, encrypt and authenticate; raises ``opening.SetupFailed``.
+
+        ``tls`` is ``opening.tls_context(relay)``, made once.
+        """
+        wire, offers = await open_wire(relay, tls, password, hostname)
+        return cls(relay, wire, offers)
+
+    @property
+    def alive(self) -> bool:
+        """In step with the relay, as far as can be known without asking."""
+        return self._wire.in_step
+
+    def abort(self) -> None:
+        """End now; what has not left this process never will."""
+        self._wire.abort()
+
+    async def reset(self) -> bool:
+        """RSET, which also shows whether the relay is still there; aborts when it is not.
+
+        It belongs to the next message, so its failure never hides an outcome.
+        """
+        try:
+            (reply,) = await self._wire.exchange(b"RSET\r\n", 1, self._relay.command_timeout)
+        except Broken:
+            return False
+        except BaseException:
+            self._wire.abort()
+            raise
+        if reply.code != 250:
+            self._wire.abort()
+            return False
+        self.dirty = False
+        return True
+
+    async def quit(self) -> None:
+        """QUIT politely, for at most ``QUIT_WAIT`` seconds; the connection is gone after."""
+        try:
+            # A broken wire is gone already, and that was the aim.
+            with contextlib.suppress(Broken):
+                timeout = min(QUIT_WAIT, self._relay.command_timeout)
+                await self._wire.exchange(b"QUIT\r\n", 1, timeout)
+        finally:
+            self._wire.abort()
+
+    async def send(self, envelope: Envelope, marker: Marker) -> Outcome:
+        """Offer one message and return what came of it.
+
+        Everything that the network or the relay can do is an outcome. When this
+        is cancelled the connection is aborted; whether the dot had gone is what
+        ``marker`` was told. Raises only what ``marker`` raises beside ``LeaseLost``.
+        """
+        self.stale = False
+        misfit = unfit(envelope, self.offers)
+        if misfit is not None:
+            return misfit
+        self.served += 1
+        try:
+            refused = await self._offer(envelope)
+            if refused is not None:
+                return refused
+            return await self._deliver(envelope.content, marker)
+        except BaseException:
+            self._wire.abort()
+            raise
+
+    # --- MAIL, RCPT, DATA ------------------------------------------------------------
+
+    async def _offer(self, envelope: Envelope) -> Outcome | None:
+        """Say all that comes before the body; None when the relay wants the body."""
+        wire, timeout = self._wire, self._relay.command_timeout
+        group = commands(envelope, self.offers)
+        replies: list[Reply] = []
+        try:
+            if self.offers.pipelining:
+                replies = await wire.exchange(b"".join(group), 3, timeout)
+            else:
+                for command in group:
+                    replies += await wire.exchange(command, 1, timeout)
+                    if refusal(replies) is not None:
+                        break
+        except Broken as broken:
+            return self._broken_early(broken, [*replies, *broken.replies])
+        refused = refusal(replies)
+        if refused is None:
+            return None
+        self.dirty = True
+        self._after(refused)
+        # Pipelined, DATA was answered too, although nothing was left to send.
+        if len(replies) == 3 and refused.phase is not Phase.DATA:
+            if replies[2].code == 354:
+                await self._lone_dot()
+            elif replies[2].code < 400:
+                wire.abort()
+        return refused
+
+    async def _lone_dot(self) -> None:
+        """Give the relay the end that it waits for: an empty body (RFC 2920 section 3.1).
+
+        Whatever it answers, the message has been refused; but the answer is read,
+        or the next message would be given it.
+        """
+        with contextlib.suppress(Broken):
+            await self._wire.exchange(DOT, 1, self._relay.dot_timeout)
+
+    def _after(self, refused: Outcome) -> None:
+        """Leave a connection that the relay closes or that is out of step."""
+        if refused.reply.code == 421 or refused.scope is Scope.CONNECTION:
+            self.stale = self._closed_unheard(refused)
+            self._wire.abort()
+
+    def _broken_early(self, broken: Broken, replies: list[Reply]) -> Outcome:
+        """The connection ended before the body: nothing can have been accepted."""
+        refused = refusal(replies) if broken.fault != "desync" else None
+        phase = PHASES[len(replies)] if len(replies) < len(PHASES) else Phase.BODY
+        if refused is None and broken.parting is not None:
+            refused = classify(phase, broken.parting)
+        if refused is None:
+            refused = _lost(phase, broken)
+        self.stale = self._closed_unheard(refused)
+        return refused
+
+    def _closed_unheard(self, outcome: Outcome) -> bool:
+        """Whether a kept connection ended before a word of this message was judged."""
+        return (
+            self.served > 1
+            and outcome.phase is Phase.MAIL
+            and outcome.error_class in ("connection_lost", "relay_closing")
+        )
+
+    # --- body and dot ------------------------------------------------------------------
+
+    async def _deliver(self, content: bytes, marker: Marker) -> Outcome:
+        wire, relay = self._wire, self._relay
+        body = stuffed(content)
+        upload_time = len(body) / SLOWEST_UPLOAD
+        large = len(body) > ONE_WRITE
+        if large:
+            try:
+                reply = await wire.upload(body, relay.command_timeout + upload_time)
+            except Broken as broken:
+                return _broken_in_body(broken)
+            if reply is not None:
+                wire.abort()
+                return early(reply)
+        if wire.broken is not None:
+            return _broken_in_body(wire.broken)
+        try:
+            # From here to the write nothing else can run.
+            marker.dot()
+        except LeaseLost:
+            wire.abort()
+            what = Reply(0, "the lease was lost before the final dot")
+            return untouched(Phase.BODY, what, "lease_lost", Scope.CONNECTION)
+        try:
+            if large:
+                reply = await wire.finish(DOT, relay.dot_timeout)
+            else:
+                (reply,) = await wire.exchange(body + DOT, 1, relay.dot_timeout + upload_time)
+        except Broken as broken:
+            return self._broken_after_dot(broken, marker)
+        if wire.holds_bytes:
+            # Answered before the dot had left: it cannot be about the whole message.
+            wire.abort()
+            marker.refused()
+            return early(reply)
+        return self._answered(reply, marker)
+
+    def _answered(self, reply: Reply, marker: Marker) -> Outcome:
+        """The relay's word on the whole message."""
+        if 200 <= reply.code < 300:
+            marker.accepted()
+            return sent(reply)
+        if reply.code < 400:
+            # Out of step, and the real answer may be a yes.
+            self._wire.abort()
+            return uncertain(f"the reply to the final dot was {reply}")
+        marker.refused()
+        refused = classify(Phase.DOT, reply)
+        self._after(refused)
+        return refused
+
+    def _broken_after_dot(self, broken: Broken, marker: Marker) -> Outcome:
+        if broken.unsent:
+            marker.refused()
+            return _broken_in_body(broken)
+        if broken.fault != "desync":
+            # The answer may have come together with the end of the connection.
+            said = [*broken.replies, *([broken.parting] if broken.parting else [])]
+            if said:
+                return self._answered(said[0], marker)
+        return uncertain(str(broken))
+
+
+def _broken_in_body(broken: Broken) -> Outcome:
+    """The dot never left. A refusal said before the end is the better reason."""
+    for said in (*broken.replies, broken.parting):
+        if said is not None and said.code >= 400 and broken.fault != "desync":
+            return classify(Phase.BODY, said)
+    return _lost(Phase.BODY, broken)
+
+
+def _lost(phase: Phase, broken: Broken) -> Outcome:
+    return deferred(phase, Reply(0, broken.detail), broken.fault, Scope.CONNECTION)
