@@ -13,7 +13,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from mailgate import log
-from mailgate.config.shape import Config
+from mailgate.config.shape import Config, Rate
+from mailgate.config.urls import is_redis
 from mailgate.delivery.conversation import Gate, Marker
 from mailgate.delivery.lease import ProcessLease
 from mailgate.delivery.pipeline import Ended, Pipeline
@@ -22,7 +23,7 @@ from mailgate.dispatch.take import Taker
 from mailgate.journal import schema, throttle
 from mailgate.journal.database import Database, JournalAway
 from mailgate.journal.permits import JournalLimiter
-from mailgate.journal.queue import Queue
+from mailgate.journal.queue import Queue, quiet_since
 from mailgate.limits.redis import RedisLimiter
 from mailgate.limits.rules import Limiter
 from mailgate.model import outcome as outcomes
@@ -232,7 +233,18 @@ def open_limiter(config: Config, database: Database) -> Limiter:
     url = limiter_url(config)
     if url == "journal":
         return JournalLimiter(database)
-    return RedisLimiter(url)
+
+    async def nothing_given() -> bool:
+        longest = max((rate.period for rate in _rates(config)), default=0.0)
+        since = database.now() - int(longest * 1000) - 1000
+        return await database.read(lambda c: quiet_since(c, since))
+
+    return RedisLimiter(url, nothing_given=nothing_given)
+
+
+def _rates(config: Config) -> list[Rate]:
+    rates = [config.limits.total, *(relay.rate for relay in config.relays.values())]
+    return [rate for rate in rates if rate is not None]
 
 
 def limiter_url(config: Config) -> str:
@@ -240,8 +252,7 @@ def limiter_url(config: Config) -> str:
     if config.limiter.url is not None:
         return config.limiter.url
     broker = config.broker.url or ""
-    scheme = broker.partition("://")[0]
-    return broker if scheme.startswith(("redis", "unix", "sentinel")) else "journal"
+    return broker if is_redis(broker) else "journal"
 
 
 def _report(ended: Ended) -> None:

@@ -1,0 +1,45 @@
+"""``mailgate db``: the journal's schema."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mailgate.cli.setting import fail, guarded, setting, show_json
+
+db = typer.Typer(help="The journal's schema.", no_args_is_help=True)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document.")]
+
+
+@db.command()
+def upgrade() -> None:
+    """Bring the journal's schema up to date; safe to run again, and from several machines."""
+    from sqlalchemy.exc import DBAPIError
+
+    from mailgate.journal import schema
+
+    url = setting.config().journal.url or ""
+    try:
+        schema.upgrade(url)
+    except DBAPIError as error:
+        fail(f"the journal cannot be reached: {str(error.orig).strip()}")
+    print(f"the journal is at {schema.latest()}")
+
+
+@db.command()
+def current(as_json: JsonOption = False) -> None:
+    """Say the schema's revision; exit 1 when it is not the latest."""
+    from mailgate.journal import schema
+
+    url = setting.config().journal.url or ""
+    behind = guarded(lambda: schema.behind(url))
+    latest = schema.latest()
+    found = behind or latest
+    if as_json:
+        show_json({"current": found, "latest": latest})
+    else:
+        print(f"{found} (latest {latest})")
+    if behind:
+        raise typer.Exit(1)

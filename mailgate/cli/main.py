@@ -1,0 +1,102 @@
+"""``mailgate``: the commands and what they are called.
+
+Owns the tree of commands and the options before them.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mailgate import __version__
+from mailgate.cli import (
+    failures,
+    journal,
+    messages,
+    parked,
+    processes,
+    publish,
+    settings,
+    status,
+    up,
+)
+from mailgate.cli.setting import setting
+
+app = typer.Typer(
+    name="mailgate",
+    help="An asynchronous email gateway: plain JSON on a queue becomes delivered, styled mail.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class LogFormat(StrEnum):
+    console = "console"
+    json = "json"
+
+
+class LogLevel(StrEnum):
+    debug = "debug"
+    info = "info"
+    warning = "warning"
+    error = "error"
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"mailgate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def before(
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            help="Configuration file; else MAILGATE_CONFIG, else ./mailgate.toml, else defaults.",
+        ),
+    ] = None,
+    log_format: Annotated[
+        LogFormat | None, typer.Option(help="How log lines are written, over log.format.")
+    ] = None,
+    log_level: Annotated[
+        LogLevel | None, typer.Option(help="Least level logged, over log.level.")
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it and end.")
+    ] = False,
+) -> None:
+    setting.path = config
+    setting.log_format = log_format.value if log_format else None
+    setting.log_level = log_level.value if log_level else None
+
+
+app.command()(up.up)
+app.command()(processes.intake)
+app.command()(processes.worker)
+app.command()(processes.beat)
+app.command()(processes.flower)
+app.command()(processes.inbox)
+app.command()(publish.send)
+app.command()(status.status)
+app.add_typer(messages.app, name="messages")
+app.add_typer(failures.app, name="failures")
+app.add_typer(parked.app, name="parked")
+app.add_typer(journal.db, name="db")
+app.add_typer(settings.config, name="config")
+app.command()(settings.contract)
+
+
+def main() -> None:
+    """The program's entry point."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

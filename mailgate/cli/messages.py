@@ -1,0 +1,265 @@
+"""``mailgate messages``: find messages, read the story of one, cancel, send again."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from mailgate.cli.filters import (
+    DomainOption,
+    ErrorOption,
+    JsonOption,
+    KeyOption,
+    LimitOption,
+    PersonalOption,
+    ProducerOption,
+    ReasonOption,
+    RecipientOption,
+    SinceOption,
+    StateOption,
+    StreamOption,
+    TagOption,
+    TemplateOption,
+    UntilOption,
+    bell,
+    number,
+    wanted,
+    whoami,
+)
+from mailgate.cli.setting import clean, fail, guarded, setting, show_json
+from mailgate.model.state import State
+
+app = typer.Typer(help="Find messages, read one's whole story.", no_args_is_help=True)
+
+_COLUMNS = ("id", "recipient", "state", "error_class", "attempts", "producer", "template")
+
+
+@app.command("list")
+def list_messages(
+    state: StateOption = None,
+    producer: ProducerOption = None,
+    stream: StreamOption = None,
+    template: TemplateOption = None,
+    tag: TagOption = None,
+    recipient: RecipientOption = None,
+    domain: DomainOption = None,
+    error_class: ErrorOption = None,
+    key: KeyOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    limit: LimitOption = 50,
+    after: Annotated[
+        str | None, typer.Option(help="The next page: `next` of the page before.")
+    ] = None,
+    as_json: JsonOption = False,
+    personal: PersonalOption = False,
+) -> None:
+    """List recipients with their messages, the newest first."""
+    from mailgate.cli.tables import found_item, show_items
+    from mailgate.journal.search import find
+    from mailgate.model.ids import spell
+
+    choice = wanted(
+        states=state,
+        producer=producer,
+        stream=stream,
+        template=template,
+        tag=tag,
+        recipient=recipient,
+        domain=domain,
+        error_class=error_class,
+        key=key,
+        since=since,
+        until=until,
+    )
+    before = number(after) if after else None
+    database = setting.database()
+    found = guarded(lambda: database.read_now(lambda c: find(c, choice, limit, before)))
+    following = spell(found[-1].recipient_id) if len(found) == limit else None
+    items = [found_item(f, personal) for f in found]
+    show_items(items, (*_COLUMNS, "accepted_at"), as_json, next=following)
+
+
+@app.command()
+def show(
+    message: Annotated[str, typer.Argument(help="A message's id.")],
+    as_json: JsonOption = False,
+    personal: PersonalOption = False,
+) -> None:
+    """Tell the whole story of one message, in order."""
+    from mailgate.journal.search import story
+
+    found = number(message)
+    database = setting.database()
+    told = guarded(lambda: database.read_now(lambda c: story(c, found)))
+    if told is None:
+        fail(f"there is no message {message}")
+    document = _document(told, personal)
+    if as_json:
+        show_json(document)
+        return
+    for line in _lines(document):
+        print(clean(line))
+
+
+@app.command()
+def cancel(
+    message: Annotated[list[str], typer.Argument(help="Message ids.")],
+    reason: ReasonOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Cancel what of these messages still waits; what is sent or being sent stays."""
+    _move(message, State.CANCELLED, "cancel", reason, as_json)
+
+
+@app.command()
+def resend(
+    message: Annotated[list[str], typer.Argument(help="Message ids.")],
+    reason: ReasonOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Send again what of these messages failed, bounced, expired, is held or uncertain."""
+    _move(message, State.QUEUED, "resend", reason, as_json)
+
+
+def _move(numbers: list[str], target: State, verb: str, reason: str, as_json: bool) -> None:
+    from mailgate.journal.surgery import Act, Moved, Surgery
+
+    ids = [number(n) for n in numbers]
+    config = setting.config()
+    database = setting.database()
+    act = Act(whoami(), verb, reason, json.dumps({"messages": numbers}))
+
+    def work() -> Moved:
+        import sqlalchemy as sa
+
+        from mailgate.journal.tables import recipients
+
+        def change(connection: sa.Connection) -> Moved:
+            query = sa.select(recipients.c.id).where(recipients.c.message_id.in_(ids))
+            people = list(connection.execute(query).scalars())
+            return Surgery(database).move(connection, people, target, act)
+
+        return database.run_now(change)
+
+    moved = guarded(work)
+    if target is State.QUEUED:
+        ring = bell(config)
+        for lane in moved.lanes:
+            ring(lane)
+    done = len(moved.recipient_ids)
+    if as_json:
+        show_json({verb: done})
+    else:
+        print(f"{verb}: {done} recipients")
+    if not done:
+        raise typer.Exit(1)
+
+
+def _document(told: dict[str, Any], personal: bool) -> dict[str, Any]:
+    from mailgate.cli.tables import masked, stamp
+    from mailgate.model.ids import spell
+
+    m = told["message"]
+    people = {r["id"]: r for r in told["recipients"]}
+    document: dict[str, Any] = {
+        "id": spell(m["id"]),
+        "producer": m["producer"],
+        "identity": m["identity"],
+        "stream": m["stream"],
+        "template": m["template"],
+        "accepted_at": stamp(m["accepted_at"]),
+        "send_at": stamp(m["send_at"]),
+        "expires_at": stamp(m["expires_at"]),
+        "tags": json.loads(m["tags"]) if m["tags"] else [],
+        "traceparent": m["traceparent"],
+        "recipients": [
+            {
+                "id": spell(r["id"]),
+                "kind": r["kind"],
+                "recipient": masked(r["email"], personal),
+                "state": r["state"],
+                "error_class": r["error_class"],
+                "attempts": r["attempts"],
+                "claims": r["claims"],
+                "due_at": stamp(r["due_at"]),
+            }
+            for r in people.values()
+        ],
+        "attempts": [
+            {
+                "recipient": spell(a["recipient_id"]),
+                "n": a["n"],
+                "relay": a["relay"],
+                "started_at": stamp(a["started_at"]),
+                "duration_ms": a["ended_at"] - a["started_at"],
+                "result": a["kind"],
+                "phase": a["phase"],
+                "code": a["code"],
+                "enhanced": a["enhanced"],
+                "reply": a["reply"] if personal else _without_addresses(a["reply"]),
+                "error_class": a["error_class"],
+            }
+            for a in told["attempts"]
+        ],
+        "events": [
+            {
+                "at": stamp(e["at"]),
+                "recipient": spell(e["recipient_id"]) if e["recipient_id"] else None,
+                "seq": e["seq"],
+                "event": e["kind"],
+                "detail": json.loads(e["detail"]) if e["detail"] else {},
+            }
+            for e in told["events"]
+        ],
+        "parked": [
+            {"id": spell(p["id"]), "kind": p["kind"], "state": p["state"]} for p in told["parked"]
+        ],
+    }
+    if personal:
+        document["body"] = json.loads(m["body"])
+        document["metadata"] = json.loads(m["metadata"]) if m["metadata"] else {}
+    return document
+
+
+def _without_addresses(text: str) -> str:
+    from mailgate.log import mask_text
+
+    return mask_text(text)
+
+
+def _lines(d: dict[str, Any]) -> list[str]:
+    """The story for people: what it is, who gets it, and what happened, in order of time."""
+    out = [f"message {d['id']}  from {d['producer']}, stream {d['stream']}"]
+    out.append(f"  template {d['template'] or '(none)'}, identity {d['identity']}")
+    for r in d["recipients"]:
+        class_ = f" ({r['error_class']})" if r["error_class"] else ""
+        out.append(f"  {r['kind']} {r['recipient']}: {r['state']}{class_}  [{r['id']}]")
+    story: list[tuple[str, int, str]] = []
+    for e in d["events"]:
+        who = f"[{e['recipient']}] " if e["recipient"] and len(d["recipients"]) > 1 else ""
+        detail = ", ".join(f"{k} {_said(k, v)}" for k, v in e["detail"].items() if v != "")
+        story.append((e["at"], 1, f"{who}{e['event']}" + (f": {detail}" if detail else "")))
+    for a in d["attempts"]:
+        who = f"[{a['recipient']}] " if len(d["recipients"]) > 1 else ""
+        reply = f"{a['code'] or ''} {a['reply']}".strip()
+        story.append(
+            (
+                a["started_at"],
+                0,
+                f"{who}attempt {a['n']} by {a['relay']} ended at "
+                f"{a['phase']} after {a['duration_ms']} ms: {reply}",
+            )
+        )
+    out.append("")
+    out += [f"  {at[:19].replace('T', ' ')}Z  {text}" for at, _, text in sorted(story)]
+    out += [f"  parked {p['id']}: {p['kind']} ({p['state']})" for p in d["parked"]]
+    return out
+
+
+def _said(key: str, value: object) -> str:
+    from mailgate.cli.tables import when
+
+    return when(int(str(value))) if key == "due_at" else str(value)

@@ -1,0 +1,183 @@
+"""``mailgate intake | worker | beat | flower | inbox``: the long-running processes.
+
+Owns their command lines and how signals stop them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from mailgate.cli.notify import ready
+from mailgate.cli.setting import complain, fail, setting
+
+
+class PoolName(StrEnum):
+    prefork = "prefork"
+    threads = "threads"
+    solo = "solo"
+
+
+class LaneName(StrEnum):
+    high = "high"
+    normal = "normal"
+    bulk = "bulk"
+
+
+def intake() -> None:
+    """Take plain JSON from the queue into the journal. Run as many as you like.
+
+    Stops on SIGTERM or Ctrl-C: what is in hand is written and acknowledged first.
+    """
+    import random
+
+    from mailgate.intake.accept import Accept
+    from mailgate.intake.doors import open_doors
+    from mailgate.intake.service import serve
+    from mailgate.journal.arrivals import Arrivals
+    from mailgate.model.ids import Ids
+    from mailgate.render.catalogue import Catalogue, built_in_root
+    from mailgate.worker import celery_app
+    from mailgate.worker.doorbell import Doorbell
+
+    setting.logs()
+    config = setting.config()
+    database = setting.database(hot=True)
+    roots = (*config.templates.path, built_in_root())
+    catalogue = Catalogue.load(roots, default_locale=config.default_locale)
+    celery_app.use(config)
+    ids = Ids(random.random)
+    url = config.intake.url or config.broker.url or ""
+
+    async def run(stop: asyncio.Event) -> None:
+        with Doorbell(celery_app.app) as bell:
+            await serve(
+                open_doors(url, config.intake.queue, batch=config.intake.batch),
+                lambda: Accept(config, Arrivals(database, ids), catalogue.check_data),
+                bell.ring,
+                stop,
+                batch=config.intake.batch,
+                on_ready=ready,
+            )
+
+    try:
+        _until_stopped(run)
+    finally:
+        database.close()
+
+
+def worker(
+    concurrency: Annotated[
+        int | None, typer.Option("--concurrency", "-c", min=1, help="Processes; one a core.")
+    ] = None,
+    lane: Annotated[
+        list[LaneName] | None, typer.Option("--lane", "-l", help="Only these lanes; repeatable.")
+    ] = None,
+    pool: Annotated[PoolName, typer.Option(help="Celery's pool.")] = PoolName.prefork,
+    name: Annotated[str | None, typer.Option(help="Node name; must differ on one host.")] = None,
+) -> None:
+    """Deliver what is due. Run one on each machine, or several for reserved lanes."""
+    from mailgate.model.state import Lane
+    from mailgate.worker import command
+    from mailgate.worker.settings import WorkerSettingsError
+
+    setting.logs()
+    config = setting.config()
+    setting.database().close()
+    lanes = [Lane(one.value) for one in lane] if lane else list(Lane)
+    try:
+        code = command.worker(
+            config,
+            concurrency=concurrency,
+            lanes=lanes,
+            pool=pool.value,
+            loglevel=config.log.level,
+            name=name,
+        )
+    except WorkerSettingsError as error:
+        fail(str(error), 2)
+    raise typer.Exit(code)
+
+
+def beat() -> None:
+    """Run the clock for schedules (Celery beat). Several at once are harmless."""
+    from mailgate.worker import command
+
+    setting.logs()
+    config = setting.config()
+    raise typer.Exit(command.beat(config, loglevel=config.log.level))
+
+
+def flower(
+    address: Annotated[str | None, typer.Option(help="Interface; 127.0.0.1 by default.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="5555 by default.")] = None,
+    basic_auth: Annotated[
+        list[str] | None,
+        typer.Option(help="user:password; better by FLOWER_BASIC_AUTH. Required off loopback."),
+    ] = None,
+    read_only: Annotated[
+        bool, typer.Option(help="Whether its pages may only look, not steer workers.")
+    ] = True,
+) -> None:
+    """Watch the workers on a page (Flower); loopback only unless you say otherwise."""
+    from mailgate.worker import command
+    from mailgate.worker.settings import WorkerSettingsError
+
+    setting.logs()
+    try:
+        code = command.flower(
+            setting.config(),
+            address=address,
+            port=port,
+            basic_auth=tuple(basic_auth or ()),
+            read_only=read_only,
+        )
+    except WorkerSettingsError as error:
+        fail(str(error), 2)
+    raise typer.Exit(code)
+
+
+def inbox() -> None:
+    """Catch mail on this machine and show it on a page. For trying out, never for production."""
+    from mailgate.catcher import serve
+
+    setting.logs()
+    config = setting.config()
+
+    def on_ready(smtp_port: int, http_port: int) -> None:
+        host = config.inbox.host
+        print(f"inbox: smtp {host}:{smtp_port}, page http://{host}:{http_port}/", flush=True)
+        ready()
+
+    async def run(stop: asyncio.Event) -> None:
+        await serve(config.inbox, config.state_dir / "inbox", on_ready=on_ready, stop=stop)
+
+    try:
+        _until_stopped(run)
+    except OSError as error:
+        fail(f"the inbox cannot listen: {error}")
+
+
+def _until_stopped(run: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    """Run until SIGTERM or SIGINT sets the event; a second signal ends at once."""
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def on_signal(number: int) -> None:
+            if stop.is_set():
+                complain("stopped a second time: ending at once")
+                raise SystemExit(1)
+            stop.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal, number)
+        await run(stop)
+
+    asyncio.run(main())

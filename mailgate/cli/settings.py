@@ -1,0 +1,59 @@
+"""``mailgate config`` and ``mailgate contract``: what is set, and what producers may say."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from mailgate.cli.setting import complain, setting, show_json
+
+config = typer.Typer(help="The configuration.", no_args_is_help=True)
+
+
+@config.command()
+def show(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Show the whole configuration as it is in force, with secrets masked."""
+    from mailgate.config.review import masked
+
+    document = masked(setting.config())
+    if as_json:
+        show_json(document)
+        return
+    for line in _lines("", document):
+        print(line)
+
+
+@config.command()
+def check() -> None:
+    """Report every error at once, and warn about what is dangerous; exit 2 on errors."""
+    from mailgate.config.load import secret_faults, warnings
+
+    said = setting.said()
+    found = secret_faults(said, os.environ)
+    for fault in found:
+        complain(str(fault))
+    for warning in warnings(said):
+        complain(f"warning: {warning}")
+    if found:
+        raise typer.Exit(2)
+    print("the configuration is good")
+
+
+def contract() -> None:
+    """Print the JSON Schema of what producers publish."""
+    from mailgate.contract.schema import json_schema
+
+    show_json(json_schema())
+
+
+def _lines(place: str, value: object) -> list[str]:
+    if isinstance(value, dict) and value:
+        out = []
+        for key, inner in value.items():
+            out += _lines(f"{place}.{key}" if place else str(key), inner)
+        return out
+    return [f"{place} = {value!r}" if isinstance(value, str) else f"{place} = {value}"]

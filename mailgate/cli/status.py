@@ -1,0 +1,70 @@
+"""``mailgate status``: how things stand, at a glance."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from mailgate.cli.filters import JsonOption
+from mailgate.cli.setting import guarded, setting, show_json
+
+
+def status(
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Again each second.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """How things stand: states, lanes with the oldest due, workers, what is parked.
+
+    Exit 1 when no worker lives while something is due.
+    """
+    from mailgate.journal.search import overview
+
+    config = setting.config()
+    database = setting.database()
+
+    def look() -> dict[str, Any]:
+        found: dict[str, Any] = guarded(
+            lambda: database.read_now(lambda c: overview(c, database.now()))
+        )
+        lease = config.worker.lease
+        found["workers"] = [w for w in found["workers"] if w["beat_s"] < lease]
+        return found
+
+    if not watch:
+        found = look()
+        if as_json:
+            show_json(found)
+        else:
+            print("\n".join(_lines(found)))
+        stuck = any(lane["due"] for lane in found["lanes"].values()) and not found["workers"]
+        raise typer.Exit(1 if stuck else 0)
+    from rich.live import Live
+
+    try:
+        with Live("", refresh_per_second=4, screen=False) as live:
+            while True:
+                live.update("\n".join(_lines(look())))
+                time.sleep(1)
+    except KeyboardInterrupt:
+        return
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    out = ["recipients"]
+    out += [f"  {state:<12}{count:>10}" for state, count in sorted(found["states"].items())]
+    if not found["states"]:
+        out.append("  none yet")
+    out.append("waiting")
+    for lane in ("high", "normal", "bulk"):
+        row = found["lanes"].get(lane)
+        if row:
+            oldest = f"oldest due for {row['oldest_due_s']:.0f} s" if row["due"] else "none due"
+            out.append(f"  {lane:<12}{row['waiting']:>10}   {row['due']} due, {oldest}")
+    if not found["lanes"]:
+        out.append("  nothing")
+    out.append(f"workers {len(found['workers'])}")
+    out += [f"  {w['host']} pid {w['pid']}, seen {w['beat_s']:.1f} s ago" for w in found["workers"]]
+    out.append(f"parked {found['parked']}")
+    return out

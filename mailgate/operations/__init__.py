@@ -1,0 +1,1 @@
+"""What operators do, shared by every face: resend, cancel, replay, discard."""
