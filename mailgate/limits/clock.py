@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mailgate.config.shape import Rate
-from mailgate.limits.rules import USE_WITHIN, Ask, Grant, Refusal, Verdict
+from mailgate.limits.rules import ON_THE_WAY, Ask, Grant, Refusal, Verdict, validity
 
 #: How often a store's clock is looked at before the first permit, at most.
 LOOKS = 5
@@ -58,10 +58,11 @@ class StoreClock:
         took = now - self._ours(theirs)
         self.lead = max(took, 0.8 * self.lead)
 
-    def grant(self, moment: int) -> Grant:
+    def grant(self, moment: int, valid: float) -> Grant:
+        """The permit of ``moment`` that is valid for so many seconds."""
         half = min((self._high - self._low) / 2, SURE / 2 * 1e6)
         middle = self._ours(moment)
-        return Grant(middle + half / 1e6, middle + USE_WITHIN - half / 1e6)
+        return Grant(middle + half / 1e6, middle + valid - ON_THE_WAY - half / 1e6)
 
     def _ours(self, theirs: int) -> float:
         return (theirs - (self._low + self._high) / 2) / 1e6
@@ -87,7 +88,8 @@ def answers(
             continue
         verdict = next(rest)
         if verdict.refused_by is None:
-            said.append(clock.grant(verdict.moment))
+            valid = min(validity(rate) for _, rate in ask.keys)
+            said.append(clock.grant(verdict.moment, valid))
         else:
             wait = verdict.moment - start - max(0, horizon) // 2
             said.append(Refusal(max(0, wait) / 1e6, verdict.refused_by))

@@ -14,6 +14,7 @@ and every limit waits until what was given before is over: for its own period an
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import time
@@ -81,6 +82,11 @@ class RedisLimiter:
     async def close(self) -> None:
         for server in self._servers:
             await server.client.aclose()
+            manager = getattr(server.client.connection_pool, "sentinel_manager", None)
+            for sentinel in manager.sentinels if manager else ():
+                await sentinel.aclose()
+        # redis-py drops faulty connections without waiting: let the loop close them.
+        await asyncio.sleep(0)
 
     async def _asked(
         self, asks: Sequence[Ask], horizon: int

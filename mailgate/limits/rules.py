@@ -6,12 +6,12 @@ Never reads a clock and never does I/O: the stores do (``limits.redis``,
 ``journal.permits``).
 
 **A permit names its moment.** The MAIL command that it allows reaches the relay in
-[moment, moment + VALIDITY). So a worker asks ahead of time, for many messages at
+[moment, moment + validity). So a worker asks ahead of time, for many messages at
 once, and each waits for its own moment.
 
 **The promise.** N/period with burst b: any half-open window of length ``period``
 holds at most N + b - 1 uses. Uses in [t, t + period) have their moments in the open
-interval (t - VALIDITY, t + period), of length W = period + VALIDITY; so no open
+interval (t - validity, t + period), of length W = period + validity; so no open
 interval of length W may hold more moments. Two rules see to it (``Pace``):
 
 * *Slots* (GCRA). Each moment m owns a slot [v, v + interval) with
@@ -42,10 +42,12 @@ from typing import NamedTuple, Protocol
 
 from mailgate.config.shape import Rate
 
-#: Seconds by which every window is widened: a permit is used within them or not at all.
-VALIDITY = 0.015
-#: MAIL is sent at most so long after the moment; the rest is the network's and the relay's.
-USE_WITHIN = 0.010
+#: A permit is valid for this share of its limit's period, and no longer than so many seconds.
+#: It is what a limit loses: 1.5%.
+SHARE = 0.015
+LONGEST_VALIDITY = 0.25
+#: MAIL leaves us so long before the validity ends: the network's and the relay's part (seconds).
+ON_THE_WAY = 0.005
 #: No moment lies further ahead than this (seconds); what a store forgot is over after it.
 MAX_HORIZON = 1.0
 #: From this limit on, the tolerance is paid from the rate: 0.35% of it.
@@ -109,9 +111,14 @@ class Pace(NamedTuple):
     cap: int  # moments in any open ``window``; 0: the slots alone see to it
 
 
+def validity(rate: Rate) -> float:
+    """Seconds from the moment of a permit within which it is used, or not at all."""
+    return min(SHARE * rate.period, LONGEST_VALIDITY)
+
+
 @lru_cache(maxsize=4096)
 def pace(rate: Rate) -> Pace:
-    window = _up((rate.period + VALIDITY) * 1e6)
+    window = _up((rate.period + validity(rate)) * 1e6)
     even = -(-window // rate.limit)
     if rate.burst > 1:
         return Pace(even, (rate.burst - 1) * even, window, 0)

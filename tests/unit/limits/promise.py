@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mailgate.config.shape import Rate
-from mailgate.limits.rules import VALIDITY
+from mailgate.limits.rules import validity
 
 
 def fullest(uses: Iterable[float], period: float) -> int:
@@ -30,5 +30,5 @@ def worst(moments: list[int], rate: Rate) -> int:
     of period + validity all can be used in one window.
     """
     ordered = sorted(moments)
-    width = round((rate.period + VALIDITY) * 1e6)
+    width = round((rate.period + validity(rate)) * 1e6)
     return fullest(ordered, width)

@@ -14,7 +14,6 @@ from mailgate.limits.rules import (
     COUNTED,
     MAX_AHEAD,
     MAX_HORIZON,
-    VALIDITY,
     Ask,
     State,
     Verdict,
@@ -22,6 +21,7 @@ from mailgate.limits.rules import (
     interval,
     most,
     pace,
+    validity,
 )
 from tests.unit.limits.promise import allowed, fullest, worst
 
@@ -114,7 +114,7 @@ def test_no_window_of_any_limit_holds_more_than_it_promises(data: st.DataObject)
 def test_uses_at_any_time_within_the_validity_keep_the_limit(rate: Rate, seed: int) -> None:
     chance, store = random.Random(seed), Store()
     saturate(store, [[Ask((("k", rate),))] * 40], 2 * rate.period + 1)
-    uses = [m + chance.randrange(int(VALIDITY * SECOND)) for m in store.given["k"]]
+    uses = [m + chance.randrange(int(validity(rate) * SECOND)) for m in store.given["k"]]
     assert fullest(uses, round(rate.period * SECOND)) <= allowed(rate)
 
 
@@ -206,14 +206,23 @@ def test_a_limit_of_one_keeps_a_whole_period_and_the_validity_between() -> None:
     store = Store()
     store.ask([Ask((("k", Rate(1, 1.0)),))], NOW, 0)
     [second] = store.ask([Ask((("k", Rate(1, 1.0)),))], NOW, 900_000)
-    assert second.moment == NOW + SECOND + round(VALIDITY * SECOND)
+    assert second.moment == NOW + SECOND + 15_000
+
+
+@pytest.mark.parametrize(
+    ("rate", "valid"),
+    [(Rate(14, 1.0), 0.015), (Rate(9, 10.0), 0.15), (Rate(9, 60.0), 0.25), (Rate(9, 3600.0), 0.25)],
+    ids=str,
+)
+def test_a_permit_is_valid_for_a_share_of_its_period(rate: Rate, valid: float) -> None:
+    assert validity(rate) == pytest.approx(valid)
 
 
 def test_forgotten_permits_are_waited_out() -> None:
     """The store remembers since NOW; what it gave before may be used until the horizon is over."""
     asks = [Ask((("k", Rate(5, 1.0)),))]
     [verdict] = admit({}, asks, now=NOW + 10, horizon=400_000, since=NOW)[0]
-    assert verdict == Verdict(NOW + int((MAX_HORIZON + 1 + VALIDITY) * SECOND), "k")
+    assert verdict == Verdict(NOW + int(MAX_HORIZON * SECOND) + 1_015_000, "k")
     later = NOW + 3 * SECOND
     assert admit({}, asks, now=later, horizon=0, since=NOW)[0] == [Verdict(later, None)]
 
@@ -225,7 +234,7 @@ def test_a_clock_set_back_by_an_hour_stops_a_limit_for_no_more_than_its_period(r
     back = NOW - 3600 * SECOND
     [verdict] = store.ask([Ask((("k", rate),))], back, 400_000)
     assert verdict.refused_by == "k"
-    assert verdict.moment == back + int((MAX_HORIZON + rate.period + VALIDITY) * SECOND)
+    assert verdict.moment == back + int(MAX_HORIZON * SECOND) + pace(rate).window
     # And it stays at that: asking on does not push it further away.
     [again] = store.ask([Ask((("k", rate),))], back + SECOND, 400_000)
     assert again.moment == verdict.moment
