@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from mailgate.config.shape import Config, format_duration
-from mailgate.dispatch.lanes import pick
+from mailgate.dispatch.lanes import Shares, pick
 from mailgate.journal.arrivals import BucketKey
 from mailgate.journal.database import Database
 from mailgate.journal.queue import Bucket, Candidate, Head, Queue, Turn
@@ -60,6 +60,7 @@ class Taker:
         self._limiter = limiter
         self._config = config
         self._secret = secret
+        self._shares = Shares()
         self._closed: dict[int, float] = {}
         self._charges: dict[str, tuple[tuple[str, int, int, str, str], ...]] = {}
 
@@ -85,7 +86,7 @@ class Taker:
         if want > 0:
             due = await self._database.read(lambda c: self._look(c, now, want, lanes, of, place))
         fresh, expired, suspects = _sorted(due, now)
-        chosen = suspects[:1] if suspects and not busy else pick(fresh, want)
+        chosen = suspects[:1] if suspects and not busy else pick(fresh, want, self._shares)
         candidates, grants = await self._admit(chosen)
         if not (settlements or candidates or expired):
             return Take(Turn(), again_in=self._reopens(), suspects=bool(suspects))
