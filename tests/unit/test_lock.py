@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -59,3 +62,29 @@ def test_every_locked_package_has_hashes_and_no_address(name: str) -> None:
     assert len(packages) > 20
     assert [p.split()[0] for p in packages if "--hash=sha256:" not in p] == []
     assert re.findall(r".*(?://|file:|--index|--find-links| @ ).*", text) == []
+
+
+def test_everything_that_mailgate_imports_is_in_the_run_lock() -> None:
+    """The tests' environment holds more than production does: an import could lean on that."""
+    owners = packages_distributions()
+    imported = {
+        name.partition(".")[0]
+        for path in (ROOT / "mailgate").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom) and not node.level
+            else []
+        )
+    }
+    foreign = imported - sys.stdlib_module_names - {"mailgate"}
+    assert "celery" in foreign
+    lock = locked("run")
+    absent = {
+        name
+        for name in foreign
+        if not any(canonicalize_name(owner) in lock for owner in owners.get(name, ()))
+    }
+    assert absent == set()
