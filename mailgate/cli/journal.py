@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mailgate.cli.setting import fail, guarded, setting, show_json
+from mailgate.cli.setting import guarded, setting, show_json
 
 db = typer.Typer(help="The journal's schema.", no_args_is_help=True)
 
@@ -16,15 +16,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 @db.command()
 def upgrade() -> None:
     """Bring the journal's schema up to date; safe to run again, and from several machines."""
-    from sqlalchemy.exc import DBAPIError
-
     from mailgate.journal import schema
 
     url = setting.config().journal.url or ""
-    try:
-        schema.upgrade(url)
-    except DBAPIError as error:
-        fail(f"the journal cannot be reached: {str(error.orig).strip()}")
+    guarded(lambda: schema.upgrade(url))
     print(f"the journal is at {schema.latest()}")
 
 

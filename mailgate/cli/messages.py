@@ -125,6 +125,9 @@ def resend(
 
 
 def _move(numbers: list[str], target: State, verb: str, reason: str, as_json: bool) -> None:
+    from mailgate.journal.database import Connection
+    from mailgate.journal.search import Filter
+    from mailgate.journal.search import ids as recipients_of
     from mailgate.journal.surgery import Act, Moved, Surgery
 
     ids = [number(n) for n in numbers]
@@ -132,19 +135,11 @@ def _move(numbers: list[str], target: State, verb: str, reason: str, as_json: bo
     database = setting.database()
     act = Act(whoami(), verb, reason, json.dumps({"messages": numbers}))
 
-    def work() -> Moved:
-        import sqlalchemy as sa
+    def change(connection: Connection) -> Moved:
+        people = recipients_of(connection, Filter(messages=tuple(ids)), 100_000)
+        return Surgery(database).move(connection, people, target, act)
 
-        from mailgate.journal.tables import recipients
-
-        def change(connection: sa.Connection) -> Moved:
-            query = sa.select(recipients.c.id).where(recipients.c.message_id.in_(ids))
-            people = list(connection.execute(query).scalars())
-            return Surgery(database).move(connection, people, target, act)
-
-        return database.run_now(change)
-
-    moved = guarded(work)
+    moved = guarded(lambda: database.run_now(change))
     if target is State.QUEUED:
         ring = bell(config)
         for lane in moved.lanes:

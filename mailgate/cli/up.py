@@ -272,16 +272,15 @@ def _free_port(host: str, port: int) -> int:
 
 def _await_worker(parts: list[Part], stopping: list[int]) -> None:
     """A worker is ready when it has a lease in the journal."""
-    import sqlalchemy as sa
+    from mailgate.journal import leases
 
     [worker] = [p for p in parts if p.name == "worker"]
     begun = int(time.time() * 1000) - 1000
     database = setting.database()
     try:
         deadline = time.monotonic() + _READY
-        query = sa.text("SELECT count(*) FROM leases WHERE beat_at >= :begun")
         while time.monotonic() < deadline and not stopping:
-            if database.read_now(lambda c: c.execute(query, {"begun": begun}).scalar_one()):
+            if database.read_now(lambda c: leases.living(c, "worker", begun)):
                 return
             if worker.process.poll() is not None:
                 fail(f"worker ended with {worker.process.returncode}:\n{worker.tail()}")

@@ -12,14 +12,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import sqlalchemy as sa
-
 from mailgate.config.shape import Config, Stream
 from mailgate.delivery import spool as spools
 from mailgate.delivery.recovery import judge
 from mailgate.delivery.spool import Spool
 from mailgate.journal import leases
-from mailgate.journal.database import Database
+from mailgate.journal.database import Connection, Database
 from mailgate.journal.leases import Lease
 from mailgate.journal.queue import Queue
 from mailgate.model.ids import Ids
@@ -74,7 +72,7 @@ class ProcessLease:
         """Say that we live; false when we have been buried and must stop."""
         begun = _elapsed()
 
-        def work(connection: sa.Connection) -> bool:
+        def work(connection: Connection) -> bool:
             return leases.beat(connection, self.id, self._database.now())
 
         alive = await self._database.run(work)
@@ -126,7 +124,7 @@ class ProcessLease:
         marks: dict[tuple[int, int], spools.Mark] | None,
         random: Callable[[], float],
     ) -> int:
-        def work(connection: sa.Connection) -> int:
+        def work(connection: Connection) -> int:
             now = self._database.now()
             orphans = (
                 leases.unclaimed(connection)

@@ -11,12 +11,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import sqlalchemy as sa
-
 from mailgate.config.shape import Config, format_duration
 from mailgate.dispatch.lanes import Shares, pick
 from mailgate.journal.arrivals import BucketKey
-from mailgate.journal.database import Database
+from mailgate.journal.database import Connection, Database
 from mailgate.journal.queue import Bucket, Candidate, Head, Queue, Turn
 from mailgate.journal.settling import Settlement
 from mailgate.journal.throttle import Charge, charge_key
@@ -113,7 +111,7 @@ class Taker:
 
     def _look(
         self,
-        connection: sa.Connection,
+        connection: Connection,
         now: int,
         want: int,
         lanes: Sequence[Lane],

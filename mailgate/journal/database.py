@@ -20,6 +20,9 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 T = TypeVar("T")
 
+#: What the functions of this package work on; for the annotations of others.
+Connection = sa.Connection
+
 #: PostgreSQL: deadlock, serialization failure, lock not available. The transaction left nothing.
 _REPEATABLE = frozenset({"40P01", "40001", "55P03"})
 _TRIES = 6

@@ -17,7 +17,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from mailgate.journal.database import JournalAway
 from mailgate.journal.tables import metadata
@@ -69,7 +69,8 @@ def upgrade(url: str) -> None:
     """Apply every migration that is missing; safe when several processes do it at once.
 
     A SQLite file is switched to WAL here, once: processes that each switch it as
-    they open it fail now and then with "database is locked".
+    they open it fail now and then with "database is locked". Raises
+    ``JournalAway``.
     """
     engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
     try:
@@ -81,6 +82,8 @@ def upgrade(url: str) -> None:
                 connection.rollback()
                 command.upgrade(_alembic(connection), "head")
                 connection.commit()
+    except OperationalError as error:
+        raise JournalAway(str(error.orig).strip()) from error
     finally:
         engine.dispose()
 

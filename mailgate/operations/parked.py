@@ -10,13 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-import sqlalchemy as sa
-
 from mailgate.config.shape import Config
 from mailgate.intake.accept import CheckData, decide
 from mailgate.intake.door import Delivery
 from mailgate.journal.arrivals import Arrival, Arrivals
-from mailgate.journal.database import Database
+from mailgate.journal.database import Connection, Database
 from mailgate.journal.search import parked_row
 from mailgate.journal.surgery import Act, resolve_parked
 from mailgate.model.state import Lane
@@ -67,7 +65,7 @@ async def replay(
     return Replayed(message_id=stored.ids[0])
 
 
-def _discarded(connection: sa.Connection, *, number: int, act: Act, now: int) -> bool:
+def _discarded(connection: Connection, *, number: int, act: Act, now: int) -> bool:
     return resolve_parked(connection, number, "discarded", act, now)
 
 

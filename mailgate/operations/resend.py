@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import sqlalchemy as sa
-
-from mailgate.journal.database import Database
+from mailgate.journal.database import Connection, Database
 from mailgate.journal.search import Filter, ids
 from mailgate.journal.surgery import Act, Moved, Surgery
 from mailgate.model.state import Lane, State
@@ -38,7 +36,7 @@ def move_all(
     while left is None or left > 0:
         most = CHUNK if left is None else min(CHUNK, left)
 
-        def work(connection: sa.Connection, most: int = most) -> Moved:
+        def work(connection: Connection, most: int = most) -> Moved:
             return surgery.move(connection, ids(connection, wanted, most), target, act)
 
         moved = database.run_now(work)
