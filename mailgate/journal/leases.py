@@ -110,6 +110,12 @@ def unclaimed(connection: sa.Connection) -> list[Orphan]:
 def remove(connection: sa.Connection, lease_ids: Sequence[int]) -> None:
     """Forget processes that hold nothing any more."""
     for lease_id in lease_ids:
+        if connection.dialect.name == "postgresql":
+            # Wait for a claim under this lease that is about to commit. A statement of
+            # its own: what it waited for is only seen by one that begins afterwards.
+            connection.execute(
+                sa.text("SELECT id FROM leases WHERE id = :id FOR UPDATE"), {"id": lease_id}
+            )
         connection.execute(
             sa.text(
                 "DELETE FROM leases WHERE id = :id AND NOT EXISTS (SELECT 1 FROM recipients"

@@ -17,7 +17,7 @@ from mailgate.journal.arrivals import BucketKey
 from mailgate.journal.database import Database, packed
 from mailgate.journal.letters import read_letter
 from mailgate.journal.settling import Settlement, Settling
-from mailgate.journal.throttle import Charge, Throttles
+from mailgate.journal.throttle import Charge, Throttles, Wait
 from mailgate.model.address import Address
 from mailgate.model.message import Attachment, Claim
 from mailgate.model.state import Lane, State
@@ -95,15 +95,20 @@ class Queue:
         tail = " ORDER BY r.due_at, r.id LIMIT :most"
         self._heads = sa.text(heads + tail)
         self._own_heads = sa.text(heads + " AND r.id % :of = :place" + tail)
+        # Only what is as it was looked at: a row that another claimed and put back
+        # meanwhile may be charged by now, and meant for another relay.
+        wanted = database.rows({"id": "bigint", "token": "bigint"})
         claimed = (
-            "state = 'sending', token = token + 1, claims = claims + 1, seq = seq + 1,"
-            " lease_id = :lease, charged = true, changed_at = :now"
+            "state = 'sending', token = recipients.token + 1, claims = recipients.claims + 1,"
+            " seq = recipients.seq + 1, lease_id = :lease, charged = true, changed_at = :now"
         )
         if database.sqlite:
             self._claim = sa.text(
-                f"UPDATE recipients SET {claimed} WHERE id IN (SELECT id FROM {ids})"
-                f" AND {waiting} AND due_at <= :now"
-                " AND EXISTS (SELECT 1 FROM leases WHERE id = :lease) RETURNING id"
+                f"UPDATE recipients SET {claimed} FROM {wanted} WHERE recipients.id = v.id"
+                f" AND recipients.token = v.token AND recipients.{waiting}"
+                " AND recipients.due_at <= :now"
+                " AND EXISTS (SELECT 1 FROM leases WHERE leases.id = :lease)"
+                " RETURNING recipients.id"
             )
         else:
             # MATERIALIZED, or the planner may run the locking query once a row and
@@ -111,9 +116,9 @@ class Queue:
             # burial of its claimant apart.
             self._claim = sa.text(
                 "WITH lease AS MATERIALIZED (SELECT id FROM leases WHERE id = :lease FOR SHARE),"
-                " mine AS MATERIALIZED (SELECT r.id FROM recipients r WHERE r.id IN"
-                f" (SELECT id FROM {ids}) AND r.{waiting} AND r.due_at <= :now"
-                " ORDER BY r.id FOR UPDATE SKIP LOCKED)"
+                f" mine AS MATERIALIZED (SELECT r.id FROM recipients r JOIN {wanted}"
+                f" ON r.id = v.id AND r.token = v.token WHERE r.{waiting} AND r.due_at <= :now"
+                " ORDER BY r.id FOR UPDATE OF r SKIP LOCKED)"
                 f" UPDATE recipients SET {claimed} FROM mine, lease"
                 " WHERE recipients.id = mine.id RETURNING recipients.id"
             )
@@ -133,9 +138,16 @@ class Queue:
             "UPDATE recipients SET state = v.state, due_at = v.due_at, seq = recipients.seq + 1,"
             " token = recipients.token + 1, changed_at = :now, error_class = v.error_class FROM "
             + database.rows(
-                {"id": "bigint", "state": "text", "due_at": "bigint", "error_class": "text"}
+                {
+                    "id": "bigint",
+                    "token": "bigint",
+                    "state": "text",
+                    "due_at": "bigint",
+                    "error_class": "text",
+                }
             )
-            + f" WHERE recipients.id = v.id AND recipients.{waiting}"
+            + " WHERE recipients.id = v.id AND recipients.token = v.token"
+            + f" AND recipients.{waiting}"
             " RETURNING recipients.id, recipients.message_id, recipients.seq, recipients.state"
         )
 
@@ -189,7 +201,7 @@ class Queue:
         turn = Turn()
         turn.settled = self.settling.write(connection, settlements, now)
         if expired:
-            rows = [(h.id, State.EXPIRED.value, now, "expired") for h in expired]
+            rows = [(h.id, h.token, State.EXPIRED.value, now, "expired") for h in expired]
             turn.expired = len(self._moved(connection, rows, {}, now))
         if not candidates:
             return turn
@@ -197,10 +209,10 @@ class Queue:
         wanted = [(c.head.id, c.charges) for c in candidates]
         fits, waits = self._throttles.decide(connection, wanted, now)
         if waits:
-            turn.waiting = self._wait(connection, waits, now)
+            turn.waiting = self._wait(connection, waits, by_id, now)
         if not fits:
             return turn
-        ids = packed([(i,) for i in sorted(fits)])
+        ids = packed([(i, by_id[i].head.token) for i in sorted(fits)])
         claimed = set(
             connection.execute(self._claim, {"rows": ids, "lease": lease, "now": now}).scalars()
         )
@@ -210,13 +222,18 @@ class Queue:
         return turn
 
     def _wait(
-        self, connection: sa.Connection, waits: Mapping[int, Any], now: int
+        self,
+        connection: sa.Connection,
+        waits: Mapping[int, Wait],
+        by_id: Mapping[int, Candidate],
+        now: int,
     ) -> list[tuple[int, bool]]:
         rows = []
         notes = {}
         for id_, wait in waits.items():
             state = State.THROTTLED if wait.drop else State.QUEUED
-            rows.append((id_, state.value, max(wait.due_at, now + 1), "throttled"))
+            due = max(wait.due_at, now + 1)
+            rows.append((id_, by_id[id_].head.token, state.value, due, "throttled"))
             notes[id_] = {"waits_for": f"throttle: {wait.limit}", "due_at": wait.due_at}
         return [
             (id_, state is State.THROTTLED)
@@ -226,7 +243,7 @@ class Queue:
     def _moved(
         self,
         connection: sa.Connection,
-        rows: Sequence[tuple[int, str, int, str]],
+        rows: Sequence[tuple[int, int, str, int, str]],
         notes: Mapping[int, object],
         now: int,
     ) -> list[tuple[int, State]]:

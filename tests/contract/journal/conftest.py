@@ -52,17 +52,22 @@ def journal_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def processes(journal_url: str) -> Iterator[Callable[[], Rig]]:
-    """``processes()`` is one more connection to the same journal, as another process has."""
+def rigs_of() -> Iterator[Callable[[str], Rig]]:
+    """``rigs_of(url)`` is one more connection to a journal, as another process has."""
     made: list[Rig] = []
 
-    def another() -> Rig:
-        made.append(Rig(journal_url))
+    def another(url: str) -> Rig:
+        made.append(Rig(url))
         return made[-1]
 
     yield another
     for rig in made:
         rig.close()
+
+
+@pytest.fixture
+def processes(journal_url: str, rigs_of: Callable[[str], Rig]) -> Callable[[], Rig]:
+    return lambda: rigs_of(journal_url)
 
 
 @pytest.fixture
