@@ -14,7 +14,7 @@ from typing import Protocol
 
 from mailgate.delivery.lease import ProcessLease
 from mailgate.delivery.spool import Mark
-from mailgate.limits.rules import Ask, Grant, Limiter, LimiterAway
+from mailgate.limits.rules import HORIZON, Ask, Grant, Limiter, LimiterAway
 from mailgate.model import outcome as outcomes
 from mailgate.model.message import Claim, Envelope, Letter
 from mailgate.model.outcome import LeaseLost, Outcome, Reply, Scope
@@ -94,7 +94,7 @@ class Permit:
     async def _renewed(self, patience: float) -> Grant:
         while time.monotonic() < patience:
             try:
-                [answer] = await self.limiter.reserve([self.ask], AHEAD)
+                [answer] = await self.limiter.reserve([self.ask], HORIZON)
             except LimiterAway:
                 break
             if isinstance(answer, Grant):

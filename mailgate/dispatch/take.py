@@ -18,12 +18,9 @@ from mailgate.journal.database import Connection, Database
 from mailgate.journal.queue import Bucket, Candidate, Head, Queue, Turn
 from mailgate.journal.settling import Settlement
 from mailgate.journal.throttle import Charge, charge_key
-from mailgate.limits.rules import Ask, Grant, Limiter, LimiterAway
+from mailgate.limits.rules import HORIZON, Ask, Grant, Limiter, LimiterAway
 from mailgate.model.message import Claim
 from mailgate.model.state import Lane
-
-#: How far ahead permits are asked for (seconds): a take's worth of paced work.
-HORIZON = 0.4
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,8 @@ SHARE = 0.015
 LONGEST_VALIDITY = 0.25
 #: MAIL leaves us so long before the validity ends: the network's and the relay's part (seconds).
 ON_THE_WAY = 0.005
+#: How far ahead workers ask (seconds): a take's worth of paced work.
+HORIZON = 0.4
 #: No moment lies further ahead than this (seconds); what a store forgot is over after it.
 MAX_HORIZON = 1.0
 #: From this limit on, the tolerance is paid from the rate: 0.35% of it.
