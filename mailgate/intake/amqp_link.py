@@ -16,8 +16,9 @@ from amqp.method_framing import frame_handler
 
 HEARTBEAT = 30
 CONNECT_TIMEOUT = 5.0
-#: Seconds for a reply of the broker, and for its socket to take what we write.
-PATIENCE = 15.0
+#: Seconds for a reply of the broker, and for its socket to take what we write. Below the
+#: broker's heartbeats (half of ``HEARTBEAT``), which would else end each wait for a reply.
+PATIENCE = 10.0
 _VERIFY = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
 
 
@@ -39,8 +40,6 @@ def connection(url: str) -> kombu.Connection:
         heartbeat=HEARTBEAT,
         connect_timeout=CONNECT_TIMEOUT,
         transport_options={
-            "read_timeout": PATIENCE,
-            "write_timeout": PATIENCE,
             "frame_handler": _lenient,
             "client_properties": {"connection_name": "mailgate intake"},
         },

@@ -169,20 +169,32 @@ class RabbitDoor:
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[Any]:
-        with connection(self._urls[0]) as made:
+        made = connection(self._urls[0])
+        try:
             made.connect()
+            made.connection.sock.settimeout(PATIENCE)
             self._start_session(made.connection)
             yield made.connection
-            # A graceful end: nothing new, then what is left goes back by itself.
+            # A graceful end: nothing new comes, and what is left goes back by itself.
             if self._channel is not None:
                 self._channel.close()
+            made.release()
+        finally:
+            # After trouble without ceremony: the broker may never answer a farewell.
+            made.collect()
 
     def _start_session(self, connection: Any) -> None:
         channel = self._declared(connection)
         channel.auto_decode = False
         self._session = secrets.randbits(62)
         channel.basic_qos(0, self._prefetch, False)
-        channel.basic_consume(self._queue, callback=self._on_message, on_cancel=_cancelled)
+        try:
+            channel.basic_consume(self._queue, callback=self._on_message, on_cancel=_cancelled)
+        except TimeoutError:
+            # Known of a node killed within seconds of the queue's declaration.
+            raise TimeoutError(
+                f"the queue {self._queue} does not answer; as a quorum queue it has no leader"
+            ) from None
         self._channel = channel
 
     def _end_session(self) -> None:
@@ -268,8 +280,7 @@ class RabbitDoor:
         self._tell()
 
     def _give_back(self, tags: set[int]) -> None:
-        # The last first: each goes back to the head of the queue.
-        for tag in sorted(tags, reverse=True):
+        for tag in sorted(tags):
             self._channel.basic_reject(tag, requeue=True)
 
     def _obey(self) -> None:
