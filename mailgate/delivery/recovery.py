@@ -73,6 +73,7 @@ def judge(
         error_class=error_class,
         suspect=path[-1] is not State.SENT,
         deaths=alone,
+        sensitive=orphan.sensitive,
         note=note,
     )
 

@@ -40,6 +40,7 @@ class Orphan:
     deaths: int
     attempts: int
     relay: str
+    sensitive: bool = False
 
 
 def write(connection: sa.Connection, lease: Lease, now: int) -> None:
@@ -84,7 +85,7 @@ def claimed_by(connection: sa.Connection, lease_id: int) -> list[Orphan]:
     rows = connection.execute(
         sa.text(
             "SELECT r.id, r.message_id, r.token, m.stream, r.suspect, r.deaths, r.attempts,"
-            " b.route FROM recipients r JOIN messages m ON m.id = r.message_id"
+            " b.route, m.sensitive FROM recipients r JOIN messages m ON m.id = r.message_id"
             " JOIN buckets b ON b.id = r.bucket_id"
             " WHERE r.state = 'sending' AND r.lease_id = :lease ORDER BY r.id"
         ),
@@ -98,7 +99,7 @@ def unclaimed(connection: sa.Connection) -> list[Orphan]:
     rows = connection.execute(
         sa.text(
             "SELECT r.id, r.message_id, r.token, m.stream, r.suspect, r.deaths, r.attempts,"
-            " b.route FROM recipients r JOIN messages m ON m.id = r.message_id"
+            " b.route, m.sensitive FROM recipients r JOIN messages m ON m.id = r.message_id"
             " JOIN buckets b ON b.id = r.bucket_id"
             " WHERE r.state = 'sending' AND NOT EXISTS"
             " (SELECT 1 FROM leases l WHERE l.id = r.lease_id) ORDER BY r.id LIMIT 500"
@@ -135,4 +136,5 @@ def _orphan(r: Any) -> Orphan:
         r.deaths,
         r.attempts,
         r.route.split(",")[0],
+        bool(r.sensitive),
     )

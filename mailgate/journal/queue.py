@@ -254,6 +254,8 @@ class Queue:
         ]
         if events:
             connection.execute(self.settling.events, {"rows": packed(events)})
+        dropped = {r.message_id for r in found if r.state == State.THROTTLED.value}
+        self.settling.redact(connection, dropped)
         return [(r.id, State(r.state)) for r in found]
 
     def _read(

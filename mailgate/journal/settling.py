@@ -8,7 +8,7 @@ decides where a recipient goes: ``delivery.retry`` does.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -132,6 +132,7 @@ class Settling:
             + ")"
         )
 
+        self._sqlite = database.sqlite
         self._redact = _redaction(database.sqlite)
 
     def write(
@@ -189,10 +190,20 @@ class Settling:
         if keep:
             connection.execute(renderings.insert(), keep)
         done = {s.message_id for s in mine if s.sensitive and s.path[-1] is State.SENT}
-        for message_id in sorted(done):
+        self.redact(connection, done)
+        return set(written)
+
+    def redact(self, connection: sa.Connection, message_ids: Iterable[int]) -> None:
+        """Make those of the messages forget their content that are sensitive and over."""
+        for message_id in sorted(message_ids):
+            if not self._sqlite:
+                # Two settle the last two at once: the second must see what the first wrote.
+                connection.execute(_ONE_AT_A_TIME, {"message": message_id})
             for statement in self._redact:
                 connection.execute(statement, {"message": message_id})
-        return set(written)
+
+
+_ONE_AT_A_TIME = sa.text("SELECT id FROM messages WHERE id = :message FOR UPDATE")
 
 
 def _redaction(sqlite: bool) -> tuple[sa.TextClause, ...]:
@@ -204,7 +215,8 @@ def _redaction(sqlite: bool) -> tuple[sa.TextClause, ...]:
     else:
         lean = "(body::jsonb " + " ".join(f"- '{k}'" for k in secret) + ")::text"
     over = (
-        "NOT EXISTS (SELECT 1 FROM recipients r WHERE r.message_id = :message"
+        "EXISTS (SELECT 1 FROM messages m WHERE m.id = :message AND m.sensitive)"
+        " AND NOT EXISTS (SELECT 1 FROM recipients r WHERE r.message_id = :message"
         " AND r.state NOT IN ('sent', 'cancelled', 'throttled', 'digested'))"
     )
     return (
