@@ -42,11 +42,13 @@ def test_valkey_starts_again_after_sigkill(valkey: Valkey) -> None:
 
 
 def test_a_frozen_valkey_answers_again_when_thawed(valkey: Valkey) -> None:
-    valkey.freeze()
     impatient = redis.Redis.from_url(valkey.socket_url, socket_timeout=0.2, retry=None)
-    with impatient as client, pytest.raises(redis.TimeoutError):
-        client.ping()
-    valkey.thaw()
+    with impatient as client:
+        assert client.ping()
+        valkey.freeze()
+        with pytest.raises(redis.TimeoutError):  # frozen as soon as freeze() returns
+            client.ping()
+        valkey.thaw()
     with valkey.client() as client:
         assert client.ping()
 

@@ -1,8 +1,9 @@
 """Runs one server and ends it, and all it started, when its owner goes away.
 
-Usage: ``python -I -S keeper.py SIGNAL GRACE UID:GID|- COMMAND...``. The owner
+Usage: ``python -I -S keeper.py ACK SIGNAL GRACE UID:GID|- COMMAND...``. The owner
 holds the other end of standard input. Each byte on it is the number of a signal
-for the server's process group. Closing it, or dying in any way, is the order to
+for the server's process group, and comes back on the descriptor ACK when it has
+been sent. Closing it, or dying in any way, is the order to
 stop: SIGNAL, and after GRACE seconds SIGKILL. So a killed test run leaves no
 server behind. Imports nothing but the standard library, since it runs without
 the virtual environment's packages.
@@ -40,7 +41,7 @@ def _end_orphans() -> None:
 
 
 def main() -> int:
-    stop_signal, grace, owner, *command = sys.argv[1:]
+    ack, stop_signal, grace, owner, *command = sys.argv[1:]
     uid, _, gid = owner.partition(":")
     for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(ignored, lambda *_: None)
@@ -73,6 +74,7 @@ def main() -> int:
             orders = os.read(0, 64)
             for number in orders:
                 tell(number)
+            os.write(int(ack), orders)
             if not orders:
                 deadline = time.monotonic() + float(grace)
                 tell(int(stop_signal))

@@ -88,10 +88,12 @@ class Daemon:
         self.log = log
         self.name = Path(self.command[0]).name
         owner = f"{user[0]}:{user[1]}" if user else "-"
-        keeper = [sys.executable, "-I", "-S", str(_KEEPER), str(int(stop_signal)), str(grace)]
+        self._ack, acknowledge = os.pipe()
+        keeper = [sys.executable, "-I", "-S", str(_KEEPER), str(acknowledge)]
         with log.open("ab") as out:
             self._process = subprocess.Popen(
-                [*keeper, owner, *self.command],
+                [*keeper, str(int(stop_signal)), str(grace), owner, *self.command],
+                pass_fds=[acknowledge],
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -99,6 +101,7 @@ class Daemon:
                 cwd=log.parent,
                 start_new_session=True,
             )
+        os.close(acknowledge)
         try:
             self._wait_until(ready, give_up)
         except BaseException:
@@ -128,17 +131,23 @@ class Daemon:
         return "\n".join(text.splitlines()[-lines:])
 
     def signal(self, number: signal.Signals) -> None:
-        """A signal for the server and its group: SIGSTOP freezes it, SIGCONT thaws it."""
-        if self._process.stdin is not None:
-            with contextlib.suppress(OSError, ValueError):  # it is gone already
-                self._process.stdin.write(bytes([number]))
-                self._process.stdin.flush()
+        """A signal for the server and its group: SIGSTOP freezes it, SIGCONT thaws it.
+
+        It has been sent when this returns.
+        """
+        if self._process.stdin is None or self._process.stdin.closed:
+            return
+        with contextlib.suppress(OSError):  # it is gone already
+            self._process.stdin.write(bytes([number]))
+            self._process.stdin.flush()
+            os.read(self._ack, 1)
 
     def stop(self) -> None:
         """Ask the server to end, and see to it; returns when all it started is gone."""
-        if self._process.stdin is not None:
+        if self._process.stdin is not None and not self._process.stdin.closed:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
+            os.close(self._ack)
         self._process.wait(60)
 
     def kill(self) -> None:
