@@ -1,0 +1,30 @@
+"""A stage for acceptance tests: mailgate's own commands as processes, seen from outside.
+
+Owns starting, killing and stopping them, publishing as a stranger's program
+does, and three books that must agree: what was published, what the journal
+says, and what a relay of our own wrote down. Never imports mailgate but for
+what its commands print.
+"""
+
+from tests.acceptance.stage.books import Account, Journal
+from tests.acceptance.stage.load import mails, publish_amqp, publish_list, publish_stream
+from tests.acceptance.stage.proc import Program, connections_to, cpu_seconds, family
+from tests.acceptance.stage.relay import Copy, Relay
+from tests.acceptance.stage.stage import Stage, until
+
+__all__ = [
+    "Account",
+    "Copy",
+    "Journal",
+    "Program",
+    "Relay",
+    "Stage",
+    "connections_to",
+    "cpu_seconds",
+    "family",
+    "mails",
+    "publish_amqp",
+    "publish_list",
+    "publish_stream",
+    "until",
+]

@@ -1,0 +1,89 @@
+"""The sink as a running process, and its book as values.
+
+Owns reading the book and the judgement of rates by the sink's own clock.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.servers import Daemon, free_port
+from tests.servers.process import accepts
+
+_SINK = Path(__file__).with_name("sink.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One transaction at the sink; times are nanoseconds since 1970."""
+
+    mail_at: int
+    end_at: int
+    sender: str
+    recipient: str
+    answer: str
+    message_id: str
+    date: str
+    digest: str
+    peer: int
+
+    @property
+    def taken(self) -> bool:
+        """Whether the mail now lies at the relay, whatever mailgate was told."""
+        return self.answer in ("250", "drop")
+
+
+class Relay:
+    """A running sink; ``plans`` as in ``sink.py``."""
+
+    def __init__(self, directory: Path, plans: Mapping[str, Sequence[str]] | None = None) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._path = directory / "book"
+        self.port = free_port()
+        command = [
+            sys.executable,
+            "-I",
+            "-S",
+            _SINK,
+            self.port,
+            self._path,
+            json.dumps(plans or {}),
+        ]
+        self._daemon = Daemon(
+            [str(part) for part in command],
+            log=directory / "log",
+            ready=lambda: accepts(self.port),
+            grace=2,
+        )
+
+    def book(self) -> list[Copy]:
+        """Every transaction so far, in the order of their ends."""
+        if not self._path.exists():
+            return []
+        text = self._path.read_bytes()
+        whole = text[: text.rfind(b"\n") + 1]
+        return [Copy(**json.loads(line)) for line in whole.splitlines()]
+
+    def taken(self) -> Counter[str]:
+        """Mails taken, by recipient."""
+        return Counter(copy.recipient for copy in self.book() if copy.taken)
+
+    def stop(self) -> None:
+        self._daemon.stop()
+
+
+def busiest(times: Sequence[int], window: float) -> int:
+    """The most of ``times`` (ns) in any half-open window of so many seconds."""
+    ordered = sorted(times)
+    width = int(window * 1e9)
+    most = first = 0
+    for last, time in enumerate(ordered):
+        while time - ordered[first] >= width:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
