@@ -251,6 +251,9 @@ class Arrivals:
                 stored.ids.append(first)
                 if body_hash == arrival.body_hash:
                     stored.repeated += 1
+                    if arrival.session:
+                        # Our own earlier try, whose COMMIT was not answered.
+                        stored.unacked.append(first)
                 else:
                     stored.conflicts += 1
                     parking.append(_conflict(arrival, first))

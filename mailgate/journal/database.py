@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,10 @@ Connection = sa.Connection
 #: PostgreSQL: deadlock, serialization failure, lock not available. The transaction left nothing.
 _REPEATABLE = frozenset({"40P01", "40001", "55P03"})
 _TRIES = 6
+#: PostgreSQL: read-only, as a standby is and a server whose disk is nearly full is made.
+_AWAY = frozenset({"25006"})
+#: The database's clock is looked at again after so many seconds: two clocks drift apart.
+_LOOK_AGAIN = 30.0
 
 
 class JournalAway(Exception):
@@ -61,13 +66,20 @@ class Database:
             sa.event.listen(self._engine, "connect", _sqlite_pragmas)
         self._begin = "BEGIN IMMEDIATE" if self.sqlite else "BEGIN"
         self._connection: sa.Connection | None = None
-        self._offset_ms = 0
+        # The journal's clock at a moment of our own clock that nobody sets.
+        self._clock_ms, self._looked = 0.0, 0.0
         self._lock = threading.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
 
     def now(self) -> int:
-        """The journal's clock in milliseconds: the database's own, as of the last look."""
-        return int(time.time() * 1000) + self._offset_ms
+        """The journal's clock in milliseconds.
+
+        On PostgreSQL the server's, carried on since the last look by a clock that a
+        step of this host's time does not move; on SQLite the host's.
+        """
+        if not self._looked:
+            return int(time.time() * 1000)
+        return int(self._clock_ms + (elapsed() - self._looked) * 1000)
 
     async def run(self, work: Callable[[sa.Connection], T]) -> T:
         """Do ``work`` in one write transaction on the journal's thread.
@@ -129,7 +141,10 @@ class Database:
         """What the caller is told: away, or the fault itself (a bug, a duplicate key)."""
         if _repeatable(error):
             return error
-        if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
+        if getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
+            return error  # no such table, wrong SQL: not the disk, nor a lock
+        away = getattr(error.orig, "sqlstate", None) in _AWAY or error.connection_invalidated
+        if away or isinstance(error, OperationalError | InterfaceError):
             self._drop()
             return JournalAway(_plain(error))
         return error
@@ -139,25 +154,33 @@ class Database:
             self._drop()
             try:
                 self._connection = self._engine.connect()
-                self._offset_ms = self._measure(self._connection)
+                self._look(self._connection)
             except DBAPIError as error:
                 self._drop()
                 raise JournalAway(_plain(error)) from error
+        elif self._looked and elapsed() - self._looked > _LOOK_AGAIN:
+            self._set_clock(self._connection)
         return self._connection
 
-    def _measure(self, connection: sa.Connection) -> int:
+    def _look(self, connection: sa.Connection) -> None:
         if self.sqlite:
-            return 0
-        before = time.time()
+            return
+        before = elapsed()
         theirs = connection.exec_driver_sql(
             "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
         ).scalar_one()
-        return int(theirs - (before + time.time()) / 2 * 1000)
+        self._clock_ms, self._looked = float(theirs), (before + elapsed()) / 2
 
     def set_clock(self) -> None:
-        """Look at the database's clock again; called with each heartbeat."""
+        """Look at the database's clock again, as with each heartbeat; raises ``JournalAway``."""
         with self._lock:
-            self._offset_ms = self._measure(self._connected())
+            self._set_clock(self._connected())
+
+    def _set_clock(self, connection: sa.Connection) -> None:
+        try:
+            self._look(connection)
+        except DBAPIError as error:
+            raise self._translated(error) from error
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -202,6 +225,11 @@ class Database:
 def packed(rows: Sequence[Sequence[Any]]) -> str:
     """The JSON text that ``Database.rows`` reads."""
     return json.dumps(rows, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+def elapsed() -> float:
+    """Seconds on a clock that nobody sets and that runs on while the machine sleeps."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def _sqlite_pragmas(connection: Any, _record: Any) -> None:
