@@ -33,6 +33,8 @@ from mailgate.model.state import Lane, State
 TURN = 0.02
 #: How often a process with open conversations and free places looks again (seconds).
 LOOK = 0.1
+#: A limit that opens within this is waited for in the task (seconds).
+NEAR = 0.5
 #: How long a process holds back for a suspect before it works on (seconds).
 DRAIN = 2.0
 
@@ -85,6 +87,8 @@ class Pipeline:
         self._hold_until = 0.0
         self._hold_again = 0.0
         self._flushes: set[asyncio.Task[None]] = set()
+        # A limit closed a bucket at the last take.
+        self._paced = False
         # A transaction of ours ended in an unknown way: it may have claimed for us.
         self._doubt = False
 
@@ -113,24 +117,32 @@ class Pipeline:
                     self._trouble("the journal is away", error)
                     await asyncio.sleep(0.5)
                     continue
-                more = take.more
-                if more:
+                self._paced = take.again_in is not None
+                more = take.more or bool(take.taken)
+                if take.more:
                     call_help()
-                if take.taken:
-                    # What is rendered and sent now is settled by the next turn.
-                    await self._pause(deadline, TURN)
-                elif self._open or self._ended:
-                    await self._pause(deadline, TURN if self._ended else LOOK)
-                elif take.again_in is not None:
-                    await self._pause(deadline, take.again_in)
-                    more = True
-                else:
+                wait = self._next_look(take)
+                if wait is None:
+                    more = False
                     break
-            else:
-                more = True
+                await self._pause(deadline, wait)
         if self._ended:
             self._flush_later()
         return counts, more and not self._stopping
+
+    def _next_look(self, take: Take) -> float | None:
+        """Seconds until the next turn at the latest; None when there is nothing to stay for."""
+        if take.taken:
+            # What is rendered and sent now is settled by the next turn.
+            return TURN
+        if self._ended and not self._open:
+            return 0.0
+        if self._open:
+            return LOOK
+        if take.again_in is not None and take.again_in <= NEAR:
+            return min(take.again_in, LOOK)
+        # Long closed or nothing due: the worker's own look each second finds it.
+        return None
 
     def _room(self) -> int:
         if time.monotonic() < self._hold_until:
@@ -212,15 +224,16 @@ class Pipeline:
         self._open.discard(task)
         if not self._open:
             self._hold_until = 0.0
+        # Paced conversations end one by one, and would settle one by one: they wait for
+        # the next look. Otherwise what ends makes place, and is written at once when idle.
         half = self._config.worker.conversations // 2
-        if len(self._open) <= half:
+        if not self._open or (len(self._open) <= half and not self._paced):
             self._wake.set()
         if not self._one_at_a_time.locked() and not self._stopping:
             self._flush_later()
 
-    async def _pause(self, deadline: float, at_most: float | None) -> None:
-        left = deadline - time.monotonic()
-        wait = left if at_most is None else min(left, at_most)
+    async def _pause(self, deadline: float, at_most: float) -> None:
+        wait = min(deadline - time.monotonic(), at_most)
         if self._ended and not self._open:
             return
         self._wake.clear()
