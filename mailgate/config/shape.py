@@ -135,7 +135,7 @@ class Intake(Section):
     )
     batch: int = Field(500, ge=1, le=5000, description="Most deliveries in one transaction.")
     max_bytes: int = Field(
-        12 * 2**20, ge=1024, description="A larger message is parked unread (bytes)."
+        16 * 2**20, ge=1024, description="A larger message is parked unread (bytes)."
     )
 
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 
-from kombu import Connection, Producer, Queue
+import amqp
+from kombu import Connection
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from mailgate.config.urls import is_redis
+from mailgate.intake.rabbitmq import declared
 from mailgate.intake.redis import clients
 
 
@@ -52,17 +54,10 @@ def _amqp(url: str, queue: str, body: bytes) -> str:
     )
     try:
         with connection:
-            channel = connection.channel()
-            Queue(
-                queue, channel=channel, durable=True, queue_arguments={"x-queue-type": "quorum"}
-            ).declare()
-            Producer(channel).publish(
-                body,
-                routing_key=queue,
-                content_type="application/json",
-                content_encoding="utf-8",
-                delivery_mode=2,
-            )
+            connection.ensure_connection(max_retries=1)
+            channel = declared(connection.connection, queue)
+            message = amqp.Message(body, content_type="application/json", delivery_mode=2)
+            channel.basic_publish_confirm(message, routing_key=queue, confirm_timeout=10)
     except troubles as error:
         raise PublishError(str(error)) from error
     return queue

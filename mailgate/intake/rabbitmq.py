@@ -184,7 +184,7 @@ class RabbitDoor:
             made.collect()
 
     def _start_session(self, connection: Any) -> None:
-        channel = self._declared(connection)
+        channel = declared(connection, self._queue)
         channel.auto_decode = False
         self._session = secrets.randbits(62)
         channel.basic_qos(0, self._prefetch, False)
@@ -203,21 +203,6 @@ class RabbitDoor:
         self._unacked.clear()
         self._arrived.clear()
         self._obey()
-
-    def _declared(self, connection: Any) -> Any:
-        """A channel on which the queue is known to exist."""
-        channel = connection.channel()
-        try:
-            channel.queue_declare(self._queue, passive=True)
-        except amqp.NotFound:
-            channel = connection.channel()
-            arguments: dict[str, Any] = {"x-queue-type": "quorum"}
-            if _major(connection) >= 4:
-                # From 4.0 a quorum queue drops what came back twenty times unless told
-                # otherwise; before 4.0 a negative limit means none is allowed at all.
-                arguments["x-delivery-limit"] = -1
-            channel.queue_declare(self._queue, durable=True, auto_delete=False, arguments=arguments)
-        return channel
 
     def _consume(self, connection: Any) -> None:
         sock = connection.sock
@@ -289,6 +274,22 @@ class RabbitDoor:
                 pass
         while self._orders:
             self._orders.popleft()()
+
+
+def declared(connection: Any, queue: str) -> Any:
+    """A channel on which the queue is known to exist, as it is or newly made."""
+    channel = connection.channel()
+    try:
+        channel.queue_declare(queue, passive=True)
+    except amqp.NotFound:
+        channel = connection.channel()
+        arguments: dict[str, Any] = {"x-queue-type": "quorum"}
+        if _major(connection) >= 4:
+            # From 4.0 a quorum queue drops what came back twenty times unless told
+            # otherwise; before 4.0 a negative limit means none is allowed at all.
+            arguments["x-delivery-limit"] = -1
+        channel.queue_declare(queue, durable=True, auto_delete=False, arguments=arguments)
+    return channel
 
 
 def _readable(*sockets: Any, timeout: float) -> list[Any]:
