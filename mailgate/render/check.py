@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from jinja2 import TemplateError, meta, nodes
+from jinja2 import meta, nodes
 
 from mailgate.render.errors import TemplateFault
 from mailgate.render.sandbox import Sandbox
@@ -32,13 +32,9 @@ _ATTRIBUTE = re.compile(r"\s*([^\s=>\"'/]+)(?:\s*=\s*)?")
 def check_syntax(environment: Sandbox, name: str, source: str) -> nodes.Template:
     """Parse a source and refuse the constructs that this house does not have.
 
-    Raises ``TemplateFault``.
+    Raises ``TemplateFault``, and Jinja's ``TemplateError`` for what is no Jinja.
     """
-    try:
-        tree = environment.tree(source, name)
-    except TemplateError as error:
-        line = getattr(error, "lineno", None)
-        raise TemplateFault(f"{name}{f' line {line}' if line else ''}: {error}") from None
+    tree = environment.tree(source, name)
     for node in tree.find_all((nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport)):
         wanted = getattr(node, "template", None)
         if not (isinstance(wanted, nodes.Const) and isinstance(wanted.value, str)):
@@ -180,7 +176,8 @@ class _Scan:
         return found.end()
 
     def _tag(self, text: str, at: int) -> int:
-        while at < len(text) and text[at] in " \t\r\n/":
+        # A name and its "=" may be parted by control blocks: the name is kept.
+        while at < len(text) and text[at] in " \t\r\n/=":
             at += 1
         if at >= len(text):
             return at

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 _SOFT = "=\r\n"
 #: Goes through as it is, on one line together with the soft break's ``=``.
 _PLAIN = re.compile(r"[ -<>-~]{0,75}\Z")
+_LONG = re.compile(rb"^(.{74,75})(=20|=09)$", re.MULTILINE)
 
 
 def quoted_printable(text: str) -> str:
     """A whole body; ``text`` has LF line ends. Ends with a line end."""
-    raw = b2a_qp(text.encode(), istext=True)
-    out = raw.replace(b"\n", b"\r\n").decode("ascii")
+    out = _encoded(text.encode()).decode("ascii")
     return out if out.endswith("\r\n") or not out else out + "\r\n"
 
 
@@ -53,8 +53,15 @@ def _open_ended(part: str) -> str:
 def _unbroken(part: str) -> str:
     # The sentinel keeps the encoder from treating the last blank as the end of
     # a line and keeps a column free on the last line; then it goes again.
-    raw = b2a_qp((part + "x").encode(), istext=True)[:-1]
-    return raw.replace(b"\n", b"\r\n").decode("ascii")
+    return _encoded((part + "x").encode())[:-1].decode("ascii")
+
+
+def _encoded(raw: bytes) -> bytes:
+    out = b2a_qp(raw, istext=True)
+    if b" \n" in raw or b"\t\n" in raw or raw.endswith((b" ", b"\t")):
+        # b2a_qp forgets to break the line where it encodes a blank at its end.
+        out = _LONG.sub(rb"\1=\n\2", out)
+    return out.replace(b"\n", b"\r\n")
 
 
 def base64_lines(content: bytes) -> bytes:

@@ -191,11 +191,15 @@ def parameter(name: str, value: str) -> str:
     if value.isascii() and len(value) <= 60:
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
         return f';\r\n {name}="{escaped}"'
-    coded = quote(value, safe="!#$&+-.^_`|~")
-    if len(coded) <= 60:
-        return f";\r\n {name}*=utf-8''{coded}"
-    # Never cut inside %XX (RFC 2231 section 3): some readers decode each part alone.
-    parts = re.findall(r"(?:%[0-9A-F]{2}|[^%]){1,20}", coded)
+    coded = [quote(char, safe="!#$&+-.^_`|~") for char in value]
+    if sum(map(len, coded)) <= 58:
+        return f";\r\n {name}*=utf-8''{''.join(coded)}"
+    # Cut between characters: some readers decode each part alone.
+    parts = [""]
+    for char in coded:
+        if len(parts[-1]) + len(char) > 50:
+            parts.append("")
+        parts[-1] += char
     out = f";\r\n {name}*0*=utf-8''{parts[0]}"
     for number, part in enumerate(parts[1:], 1):
         out += f";\r\n {name}*{number}*={part}"

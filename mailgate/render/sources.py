@@ -92,11 +92,17 @@ class Reader:
                 raise TemplateFault(f"{name}: there is no such file")
             environment = self._html if html else self._plain
             source = self.sources[name]
-            tree = check.check_syntax(environment, name, source)
-            if html:
-                check.check_html(environment, name, source, sheet=name.endswith(".css"))
-            uses = tuple(str(n) for n in meta.find_referenced_templates(tree))
-            kept = Source(check.free_names(tree), uses, check.captures(tree))
+            try:
+                tree = check.check_syntax(environment, name, source)
+                if html:
+                    check.check_html(environment, name, source, sheet=name.endswith(".css"))
+                uses = tuple(str(n) for n in meta.find_referenced_templates(tree))
+                kept = Source(check.free_names(tree), uses, check.captures(tree))
+            except jinja2.TemplateError as error:
+                line = getattr(error, "lineno", None)
+                raise TemplateFault(f"{name}{f' line {line}' if line else ''}: {error}") from None
+            except RecursionError:
+                raise TemplateFault(f"{name}: nested too deeply") from None
             self._known[name, html] = kept
         return kept
 

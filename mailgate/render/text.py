@@ -133,6 +133,8 @@ class _Walk:
 
     def words(self, text: str) -> None:
         if text:
+            if not text.isspace():
+                self.glued = False
             self.out.append(_BLANKS.sub(" ", text.translate(_INVISIBLE)))
 
     def link(self, node: Any) -> None:
@@ -151,6 +153,7 @@ class _Walk:
             self.lists[-1] += 1
             mark = f"{self.lists[-1]}. "
         self.out.append(INDENT * (len(self.lists) - 1) + mark)
+        self.glued = True
         self.children(node)
         self.gap(1)
 
