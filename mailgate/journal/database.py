@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import sqlite3
 import threading
 import time
@@ -102,9 +103,12 @@ class Database:
                 with self._lock:
                     return self._transaction(work)
             except DBAPIError as error:
-                if not _repeatable(error) or attempt == _TRIES - 1:
+                if not _repeatable(error):
                     raise
-                time.sleep(0.01 * 2**attempt)
+                if attempt == _TRIES - 1:
+                    raise JournalAway(_plain(error)) from error
+                # With chance in it: those who met once would meet again.
+                time.sleep(0.01 * 2**attempt * (0.5 + random.random()))
         raise AssertionError("unreachable")
 
     def read_now(self, work: Callable[[sa.Connection], T]) -> T:

@@ -125,12 +125,12 @@ def test_writers_take_turns_and_lose_nothing(processes: Callable[[], Rig]) -> No
     rigs = [processes() for _ in range(4)]
     for name in "ab":
         rigs[0].sql("INSERT INTO facts (name, value) VALUES (:n, '0')", n=name)
-    tries = []
 
     def raise_both(rig: Rig, order: str) -> None:
         def work(c: sa.Connection) -> None:
-            tries.append(1)
             lock = "" if rig.database.sqlite else " FOR UPDATE"
+            if not rig.database.sqlite:
+                c.exec_driver_sql("SET LOCAL deadlock_timeout = '20ms'")
             for name in order:
                 values = {"n": name}
                 read = sa.text(f"SELECT value FROM facts WHERE name = :n{lock}")
@@ -141,8 +141,6 @@ def test_writers_take_turns_and_lose_nothing(processes: Callable[[], Rig]) -> No
         for _ in range(20):
             rig.database.run_now(work)
 
-    if not rigs[0].database.sqlite:
-        rigs[0].sql("ALTER ROLE postgres SET deadlock_timeout = '20ms'")
     threads = [
         threading.Thread(target=raise_both, args=(rig, order))
         for rig, order in zip(rigs, ["ab", "ba", "ab", "ba"], strict=True)
@@ -151,8 +149,6 @@ def test_writers_take_turns_and_lose_nothing(processes: Callable[[], Rig]) -> No
         thread.start()
     for thread in threads:
         thread.join(60)
-    if not rigs[0].database.sqlite:
-        rigs[0].sql("ALTER ROLE postgres RESET deadlock_timeout")
     assert {r.value for r in rigs[0].all("SELECT value FROM facts")} == {"80"}
 
 
@@ -168,6 +164,7 @@ def test_a_deadlock_is_tried_again(
     def work_in(order: str) -> Callable[[sa.Connection], None]:
         def work(c: sa.Connection) -> None:
             tries.append(order)
+            c.exec_driver_sql("SET LOCAL deadlock_timeout = '20ms'")
             for name in order:
                 c.execute(
                     sa.text("UPDATE facts SET value = value || 'x' WHERE name = :n"), {"n": name}
@@ -184,6 +181,25 @@ def test_a_deadlock_is_tried_again(
     thread.join(20)
     assert {r.value for r in one.all("SELECT value FROM facts")} == {"0xx"}
     assert len(tries) == 3, "there was no deadlock"
+
+
+def test_what_cannot_be_repeated_for_ever_is_away_in_the_end(
+    migrated_postgres_url: str, rigs_of: Callable[[str], Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Callers know how to wait for the journal, and nothing of the transaction stands."""
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    journal = rigs_of(migrated_postgres_url)
+    tries = []
+
+    def work(c: sa.Connection) -> None:
+        tries.append(1)
+        fact("a")(c)
+        c.exec_driver_sql("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40P01'; END $$")
+
+    with pytest.raises(JournalAway):
+        journal.database.run_now(work)
+    assert len(tries) > 3
+    assert facts(journal) == []
 
 
 # --- away --------------------------------------------------------------------------
@@ -277,7 +293,7 @@ class CommitEater:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._target = port
         self.port = self._listener.getsockname()[1]
-        self.armed = False
+        self.armed, self._eating = False, False
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -292,11 +308,10 @@ class CommitEater:
         with suppress(OSError):
             while data := source.recv(65536):
                 if from_client and self.armed and b"COMMIT" in data:
-                    self.armed = False
-                    source.shutdown(socket.SHUT_RDWR)
-                    sink.sendall(data)
-                    time.sleep(0.2)
-                    break
+                    self.armed, self._eating = False, True
+                elif self._eating and not from_client:
+                    self._eating = False
+                    break  # the server's answer: it has committed
                 sink.sendall(data)
         for end in (source, sink):
             with suppress(OSError):
