@@ -21,6 +21,7 @@ from mailgate.cli import (
     publish,
     settings,
     status,
+    templates,
     up,
 )
 from mailgate.cli.setting import setting
@@ -88,6 +89,7 @@ app.command()(status.status)
 app.add_typer(messages.app, name="messages")
 app.add_typer(failures.app, name="failures")
 app.add_typer(parked.app, name="parked")
+app.add_typer(templates.app, name="templates")
 app.add_typer(journal.db, name="db")
 app.add_typer(settings.config, name="config")
 app.command()(settings.contract)

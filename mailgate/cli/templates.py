@@ -1,0 +1,151 @@
+"""``mailgate templates``: what there is, whether it is good, what it looks like."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mailgate.cli.filters import JsonOption
+from mailgate.cli.setting import complain, fail, setting, show_json
+
+if TYPE_CHECKING:
+    from mailgate.render.catalogue import Catalogue
+
+app = typer.Typer(help="Mail templates: list, check, render.", no_args_is_help=True)
+
+
+def _catalogue() -> Catalogue:
+    from mailgate.render.catalogue import Catalogue, built_in_root
+
+    config = setting.config()
+    try:
+        roots = (*config.templates.path, built_in_root())
+        return Catalogue.load(roots, default_locale=config.default_locale)
+    except FileNotFoundError as error:
+        fail(str(error), 2)
+
+
+@app.command("list")
+def list_templates(as_json: JsonOption = False) -> None:
+    """Every template with its languages; a broken one with its error."""
+    from mailgate.cli.tables import show_items
+    from mailgate.render.template import Broken
+
+    catalogue = _catalogue()
+    items: list[dict[str, Any]] = []
+    for name in catalogue.names():
+        found = catalogue.get(name)
+        if isinstance(found, Broken):
+            items.append({"name": name, "state": "broken", "description": found.error})
+        elif found is not None:
+            items.append(
+                {
+                    "name": name,
+                    "state": "good",
+                    "locales": ", ".join(found.locales),
+                    "fixtures": ", ".join(found.fixtures),
+                    "description": found.manifest.description,
+                }
+            )
+    show_items(items, ("name", "state", "locales", "fixtures", "description"), as_json)
+
+
+@app.command()
+def check(
+    names: Annotated[list[str] | None, typer.Argument(help="All when none is named.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Load every template and prove the fast path equal on every fixture; exit 1 on findings."""
+    from mailgate.render.errors import RenderError
+    from mailgate.render.renderer import Renderer
+    from mailgate.render.template import Broken
+
+    catalogue = _catalogue()
+    renderer = Renderer(catalogue)
+    findings: list[dict[str, str]] = []
+
+    def note(template: str, where: str, finding: str) -> None:
+        findings.append({"template": template, "where": where, "finding": finding})
+
+    for name in names or catalogue.names():
+        found = catalogue.get(name)
+        if found is None:
+            note(name, "", "there is no such template")
+        elif isinstance(found, Broken):
+            note(name, "", found.error)
+        else:
+            for fixture, data in found.fixtures.items():
+                for fault in found.faults(data):
+                    note(name, f"fixtures/{fixture}.json", f"{fault.field}: {fault.rule}")
+                for locale in found.locales:
+                    try:
+                        for difference in renderer.prove(name, data, locale):
+                            note(name, f"{fixture} in {locale}", difference)
+                    except RenderError as error:
+                        note(name, f"{fixture} in {locale}", error.message)
+    if as_json:
+        show_json({"items": findings})
+    else:
+        for f in findings:
+            complain(f"{f['template']} {f['where']}: {f['finding']}")
+        print(f"{len(names or catalogue.names())} templates, {len(findings)} findings")
+    if findings:
+        raise typer.Exit(1)
+
+
+@app.command()
+def render(
+    name: Annotated[str, typer.Argument(help="A template's name.")],
+    fixture: Annotated[str, typer.Option(help="Data from its fixtures.")] = "typical",
+    data: Annotated[str | None, typer.Option(help="Data as a JSON object instead.")] = None,
+    locale: Annotated[str | None, typer.Option(help="Such as en or zh-CN.")] = None,
+    part: Annotated[str, typer.Option(help="subject, html, text, or all.")] = "all",
+    out: Annotated[
+        Path | None, typer.Option(help="A folder to write subject, HTML and text into.")
+    ] = None,
+) -> None:
+    """Render a template as it would be sent, on standard output or into a folder."""
+    from mailgate.render.errors import RenderError
+    from mailgate.render.renderer import Renderer
+    from mailgate.render.template import Broken
+
+    catalogue = _catalogue()
+    found = catalogue.get(name)
+    if found is None:
+        fail(f"there is no template {name}", 2)
+    if isinstance(found, Broken):
+        fail(f"{name} is broken: {found.error}")
+    if part not in ("all", "subject", "html", "text"):
+        fail("--part must be subject, html, text or all", 2)
+    if data is not None:
+        try:
+            values = json.loads(data)
+        except ValueError as error:
+            fail(f"--data is not JSON: {error}", 2)
+    elif fixture in found.fixtures:
+        values = dict(found.fixtures[fixture])
+    else:
+        fail(f"{name} has no fixture {fixture}; it has: {', '.join(found.fixtures)}", 2)
+    faults = catalogue.check_data(name, values)
+    for fault in faults:
+        complain(f"{fault.field}: {fault.rule}")
+    if faults:
+        raise typer.Exit(1)
+    try:
+        parts = Renderer(catalogue).preview(name, values, locale)
+    except RenderError as error:
+        fail(error.message)
+    said = {"subject": parts.subject, "html": parts.html, "text": parts.text}
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        for kind, content in said.items():
+            suffix = {"subject": "subject.txt", "html": "html", "text": "txt"}[kind]
+            (out / f"{name}.{suffix}").write_text(content, "utf-8")
+        print(f"written to {out}")
+        return
+    for kind, content in said.items():
+        if part in ("all", kind):
+            print(content if part == kind else f"--- {kind}\n{content}")
