@@ -1,0 +1,159 @@
+"""``python -m bench``: mailgate beside the plain pattern, in turns, in one session."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bench import runs
+from bench.budget import Budget
+from bench.runs import Idle, Load
+from bench.sides import Make, makers
+
+RESULTS = Path(__file__).parent / "results"
+SIDES = ("plain", "embedded", "servers")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser.add_argument("--messages", type=int, default=20_000, help="for each of our runs")
+    parser.add_argument("--plain", type=int, default=1_500, help="for the plain pattern's runs")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of all sides")
+    parser.add_argument("--latency", type=int, default=200, help="single messages; 0: none")
+    parser.add_argument("--sides", default=",".join(SIDES), help="which, by comma")
+    parser.add_argument("--keep", action="store_true", help="leave logs and journals behind")
+    parser.add_argument("--budget", action="store_true", help="also profile, by py-spy")
+    parser.add_argument("--py-spy", help="where py-spy is")
+    given = parser.parse_args()
+    names = [name for name in SIDES if name in given.sides.split(",")]
+    directory = Path(tempfile.mkdtemp(prefix="mgb-"))
+    directory.chmod(0o711)
+    loads: dict[str, list[Load]] = {name: [] for name in names}
+    idles: dict[str, Idle] = {}
+    try:
+        with makers(directory, names) as make:
+            for turn in range(given.rounds):
+                # Back and forth, so that a machine that gets slower harms no side more.
+                for name in names if turn % 2 == 0 else reversed(names):
+                    count = given.plain if name == "plain" else given.messages
+                    found = runs.load(make[name], directory / f"{name[0]}{turn}", count)
+                    loads[name].append(found)
+                    _say(
+                        f"turn {turn + 1}: {found.side}: {found.rate:.0f} messages/s,"
+                        f" {found.cpu_total:.0f} µs CPU a message"
+                    )
+            if given.latency:
+                for name in names:
+                    idles[name] = runs.idle(make[name], directory / f"i{name[0]}", given.latency)
+            for name in names if given.budget else ():
+                if name != "plain":
+                    _profile(directory, name, make[name], given.messages, given.py_spy)
+    finally:
+        if given.keep:
+            _say(f"left behind: {directory}")
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
+    _print(loads, idles)
+    _write(loads, idles)
+    return 0
+
+
+def _profile(directory: Path, name: str, make: Make, messages: int, program: str | None) -> None:
+    where = directory / f"budget-{name}"
+    where.mkdir()
+    budget = Budget(where, program)
+    found = runs.load(make, directory / f"b{name[0]}", messages, watch=budget.watch)
+    print(f"\nbudget of {found.side}:\n{budget.table(found.cpu)}")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def ratios(loads: dict[str, list[Load]], name: str) -> list[float]:
+    """Messages a second against the plain pattern's of the same turn."""
+    return [a.rate / b.rate for a, b in zip(loads[name], loads.get("plain", []), strict=False)]
+
+
+def _print(loads: dict[str, list[Load]], idles: dict[str, Idle]) -> None:
+    middle = statistics.median
+    print(f"\n{'':34}{'× plain':>16}{'msg/s':>8}{'µs CPU':>8}{'MiB':>6}{'p50 ms':>8}{'p99 ms':>8}")
+    for name, found in loads.items():
+        if not found:
+            continue
+        against = ratios(loads, name)
+        times = (
+            f"{middle(against):.1f} ({min(against):.1f}-{max(against):.1f})"
+            if against and name != "plain"
+            else ""
+        )
+        idle = idles.get(name)
+        print(
+            f"{found[0].side:34}{times:>16}{middle(x.rate for x in found):8.0f}"
+            f"{middle(x.cpu_total for x in found):8.0f}{middle(x.pss for x in found):6.0f}"
+            + (f"{idle.at(0.5):8.1f}{idle.at(0.99):8.1f}" if idle else "")
+        )
+    print("\nµs CPU a message, by process (median):")
+    for found in loads.values():
+        for kind in ("cpu", "servers_cpu"):
+            parts = {n: middle(getattr(x, kind)[n] for x in found) for n in getattr(found[0], kind)}
+            side = found[0].side if kind == "cpu" else "  its servers"
+            print(f"  {side:32}" + "".join(f"  {n} {v:.0f}" for n, v in parts.items()))
+    print("\nRead the ratios; the other figures are this machine's, at this hour.")
+
+
+def _write(loads: dict[str, list[Load]], idles: dict[str, Idle]) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    document = {
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "commit": commit,
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "load": {
+            name: {
+                "side": found[0].side,
+                "times_plain": [round(x, 2) for x in ratios(loads, name)],
+                "runs": [
+                    {
+                        "messages": x.messages,
+                        "seconds": round(x.seconds, 3),
+                        "rate": round(x.rate, 1),
+                        "cpu_us": {n: round(v, 1) for n, v in x.cpu.items()},
+                        "servers_cpu_us": {n: round(v, 1) for n, v in x.servers_cpu.items()},
+                        "pss_mib": round(x.pss, 1),
+                    }
+                    for x in found
+                ],
+            }
+            for name, found in loads.items()
+            if found
+        },
+        "idle_ms": {
+            name: {
+                "messages": len(x.times),
+                "p50": round(x.at(0.5), 2),
+                "p90": round(x.at(0.9), 2),
+                "p99": round(x.at(0.99), 2),
+            }
+            for name, x in idles.items()
+        },
+    }
+    path = RESULTS / f"{document['at'].replace(':', '')}.json"
+    path.write_text(json.dumps(document, indent=1) + "\n")
+    _say(f"written: {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

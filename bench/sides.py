@@ -1,0 +1,337 @@
+"""The sides that are compared, each as real processes over real servers.
+
+Owns starting and stopping one side, putting messages on its queue so that all are
+there before the clock starts, and the check afterwards that each was sent once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import threading
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import kombu
+import psycopg
+import redis
+
+from bench.workload import SENDER, TEMPLATES
+from tests.servers import Postgres, RabbitMQ, Valkey
+from tests.servers.process import Daemon
+
+ROOT = Path(__file__).parent.parent
+#: What `mailgate up` gives its own broker.
+VALKEY = ("--appendonly", "yes", "--maxmemory-policy", "noeviction")
+
+
+class Side(ABC):
+    """One thing to be measured. ``messages`` go on its queue; ``go`` lets them be taken."""
+
+    name: str
+    #: How many of the asked-for messages it is given: the slow one gets fewer.
+    share = 1.0
+
+    def __init__(self, directory: Path, relay_port: int) -> None:
+        directory.mkdir(parents=True)
+        self.directory = directory
+        self.relay_port = relay_port
+        self.parts: dict[str, Daemon] = {}
+
+    @abstractmethod
+    def start(self) -> None: ...
+
+    @abstractmethod
+    def publish(self, body: bytes) -> None:
+        """One message, to processes that are up."""
+
+    @abstractmethod
+    def load(self, bodies: Sequence[bytes]) -> None:
+        """All of them onto the queue, while nobody takes from it."""
+
+    @abstractmethod
+    def go(self) -> float:
+        """From now on they are taken; gives that moment."""
+
+    @abstractmethod
+    def check(self, count: int) -> None:
+        """Wait until the side itself knows that all are sent; raises when they are not."""
+
+    @abstractmethod
+    def servers(self) -> dict[str, Daemon]: ...
+
+    def stop(self) -> None:
+        for part in reversed(self.parts.values()):
+            part.stop()
+        self.parts.clear()
+
+    def _run(self, name: str, command: list[str], environ: dict[str, str]) -> Daemon:
+        self.parts[name] = Daemon(
+            command,
+            log=self.directory / f"{name}.log",
+            ready=lambda: True,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
+            grace=20,
+        )
+        return self.parts[name]
+
+
+class Plain(Side):
+    name = "plain pattern"
+
+    def __init__(self, directory: Path, relay_port: int, valkey: Valkey) -> None:
+        super().__init__(directory, relay_port)
+        self._valkey = valkey
+        self._client = redis.Redis(unix_socket_path=str(valkey.socket), db=1)
+        self._client.flushdb()
+
+    def start(self) -> None:
+        broker = f"{self._valkey.broker_url}?virtual_host=1"
+        os.environ["PLAIN_BROKER"] = broker
+        from bench.plain import app
+
+        app.conf.broker_url = broker
+        self._app = app
+        environ = {"PLAIN_BROKER": broker, "PLAIN_RELAY": str(self.relay_port)}
+        command = [sys.executable, "-m", "celery", "-A", "bench.plain", "worker"]
+        command += ["--concurrency=2", "--pool=prefork", "--loglevel=info"]
+        self._run("worker", [*command, "--without-gossip", "--without-mingle"], environ)
+
+    def publish(self, body: bytes) -> None:
+        self._app.send_task("plain.send", args=[json.loads(body)])
+
+    def load(self, bodies: Sequence[bytes]) -> None:
+        for body in bodies:
+            self._app.send_task("plain.send", args=[json.loads(body)], queue="staged")
+
+    def go(self) -> float:
+        self._client.rename("staged", "plain")
+        return time.monotonic()
+
+    def check(self, count: int) -> None:
+        until = time.monotonic() + 10
+        while self._client.hlen("unacked") or self._client.llen("plain"):
+            if time.monotonic() > until:
+                raise TimeoutError("tasks of the plain pattern are left")
+            time.sleep(0.02)
+
+    def servers(self) -> dict[str, Daemon]:
+        return {"valkey": self._valkey._daemon}
+
+
+class Mailgate(Side):
+    """mailgate's own processes over a broker and a journal."""
+
+    #: Lines added to its configuration.
+    extra = ""
+
+    def __init__(self, directory: Path, relay_port: int) -> None:
+        super().__init__(directory, relay_port)
+        self._config = directory / "mailgate.toml"
+        self._notices = directory / "notify"
+        # A socket's path has room for 107 bytes.
+        self._line = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._line.bind(str(self._notices))
+
+    @abstractmethod
+    def urls(self) -> tuple[str, str]:
+        """Of the broker and the journal."""
+
+    @abstractmethod
+    def states(self) -> dict[str, int]:
+        """Recipients by state, and ``attempts``."""
+
+    def start(self) -> None:
+        broker, journal = self.urls()
+        self._config.write_text(
+            f"""
+state_dir = "{self.directory / "state"}"
+[broker]
+url = "{broker}"
+[journal]
+url = "{journal}"
+[templates]
+path = ["{TEMPLATES}"]
+[relays.sink]
+host = "127.0.0.1"
+port = {self.relay_port}
+security = "none"
+max_connections = 4
+[streams.transactional]
+from = "{SENDER}"
+{self.extra}
+"""
+        )
+        done = self._mailgate("upgrade", "db", "upgrade")
+        while done.running:
+            time.sleep(0.05)
+        del self.parts["upgrade"]
+        self._mailgate("worker", "worker", "--concurrency", "2")
+        self._start_intake()
+
+    def _mailgate(self, name: str, *arguments: str) -> Daemon:
+        command = [sys.executable, "-m", "mailgate.cli.main", "--config", str(self._config)]
+        environ = {"NOTIFY_SOCKET": str(self._notices)} if name == "intake" else {}
+        return self._run(name, [*command, *arguments], environ)
+
+    def _start_intake(self) -> float:
+        """The moment at which intake says that it takes."""
+        self._line.settimeout(30)
+        moment: list[float] = []
+
+        def hear() -> None:
+            with contextlib.suppress(TimeoutError):
+                while b"READY=1" not in self._line.recv(64):
+                    pass
+                moment.append(time.monotonic())
+
+        thread = threading.Thread(target=hear)
+        thread.start()
+        self._mailgate("intake", "intake")
+        thread.join()
+        if not moment:
+            raise TimeoutError(f"intake is not ready\n{self.parts['intake'].tail()}")
+        return moment[0]
+
+    def load(self, bodies: Sequence[bytes]) -> None:
+        self.parts.pop("intake").stop()
+        self.put(bodies)
+
+    @abstractmethod
+    def put(self, bodies: Sequence[bytes]) -> None: ...
+
+    def go(self) -> float:
+        return self._start_intake()
+
+    def check(self, count: int) -> None:
+        until = time.monotonic() + 20
+        while True:
+            states = self.states()
+            if states == {"sent": count, "attempts": count}:
+                return
+            if time.monotonic() > until:
+                raise TimeoutError(f"{self.name}: the journal says {states} of {count}")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        super().stop()
+        self._line.close()
+
+
+_COUNTS = (
+    "SELECT state, count(*) FROM recipients GROUP BY state"
+    " UNION ALL SELECT 'attempts', count(*) FROM attempts"
+)
+
+
+class Embedded(Mailgate):
+    name = "mailgate: Valkey, SQLite"
+
+    def __init__(self, directory: Path, relay_port: int, valkey: Valkey) -> None:
+        super().__init__(directory, relay_port)
+        self._valkey = valkey
+        self._client = redis.Redis(unix_socket_path=str(valkey.socket))
+        self._client.flushdb()
+
+    def urls(self) -> tuple[str, str]:
+        return self._valkey.broker_url, f"sqlite:///{self.directory / 'journal.db'}"
+
+    def publish(self, body: bytes) -> None:
+        self._client.xadd("mailgate:inbox", {"message": body})
+
+    def put(self, bodies: Sequence[bytes]) -> None:
+        for at in range(0, len(bodies), 1000):
+            with self._client.pipeline(transaction=False) as pipe:
+                for body in bodies[at : at + 1000]:
+                    pipe.xadd("mailgate:inbox", {"message": body})
+                pipe.execute()
+
+    def states(self) -> dict[str, int]:
+        import sqlite3
+
+        with contextlib.closing(sqlite3.connect(self.directory / "journal.db")) as db:
+            return _nonzero(db.execute(_COUNTS).fetchall())
+
+    def servers(self) -> dict[str, Daemon]:
+        return {"valkey": self._valkey._daemon}
+
+
+class Servers(Mailgate):
+    name = "mailgate: RabbitMQ, PostgreSQL"
+
+    def __init__(
+        self, directory: Path, relay_port: int, rabbitmq: RabbitMQ, postgres: Postgres
+    ) -> None:
+        super().__init__(directory, relay_port)
+        self._rabbitmq, self._postgres = rabbitmq, postgres
+        self._vhost = rabbitmq.fresh_vhost()
+        self._database = postgres.fresh_database()
+        self._connection = kombu.Connection(self._vhost.url, heartbeat=0)
+        self._channel: Any = None
+
+    def urls(self) -> tuple[str, str]:
+        return self._vhost.url, self._postgres.url(self._database)
+
+    def publish(self, body: bytes) -> None:
+        import amqp
+
+        if self._channel is None:
+            self._channel = self._connection.channel()
+        said = amqp.Message(body, content_type="application/json", delivery_mode=2)
+        said.properties["message_id"] = uuid.uuid4().hex
+        self._channel.basic_publish(said, routing_key="mailgate.inbox")
+
+    def put(self, bodies: Sequence[bytes]) -> None:
+        for body in bodies:
+            self.publish(body)
+        until = time.monotonic() + 60
+        while self._vhost.depth("mailgate.inbox") < len(bodies):
+            if time.monotonic() > until:
+                raise TimeoutError("RabbitMQ does not have all messages")
+            time.sleep(0.1)
+
+    def states(self) -> dict[str, int]:
+        with psycopg.connect(self._postgres.dsn(self._database)) as db:
+            return _nonzero(db.execute(_COUNTS).fetchall())
+
+    def servers(self) -> dict[str, Daemon]:
+        return {"rabbitmq": self._rabbitmq._daemon, "postgres": self._postgres._daemon}
+
+    def stop(self) -> None:
+        super().stop()
+        self._connection.release()
+        self._postgres.drop(self._database)
+        self._rabbitmq.drop(self._vhost)
+
+
+def _nonzero(rows: Sequence[tuple[str, int]]) -> dict[str, int]:
+    return {name: count for name, count in rows if count}
+
+
+Make = Callable[[Path, int], Side]
+
+
+@contextlib.contextmanager
+def makers(directory: Path, names: Sequence[str]) -> Iterator[dict[str, Make]]:
+    """A way to make each of the named sides; their servers run meanwhile."""
+    with contextlib.ExitStack() as stack:
+        valkey = Valkey(directory / "valkey", *VALKEY)
+        stack.callback(valkey.stop)
+        found: dict[str, Make] = {
+            "plain": lambda d, port: Plain(d, port, valkey),
+            "embedded": lambda d, port: Embedded(d, port, valkey),
+        }
+        if "servers" in names:
+            postgres = Postgres(directory / "postgres", durable=True)
+            stack.callback(postgres.stop)
+            rabbitmq = RabbitMQ(directory / "rabbitmq")
+            stack.callback(rabbitmq.close)
+            found["servers"] = lambda d, port: Servers(d, port, rabbitmq, postgres)
+        yield {name: found[name] for name in names}

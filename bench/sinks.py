@@ -1,0 +1,105 @@
+"""Where the mail goes: Postfix's smtp-sink for load, a clock of our own for latency.
+
+Owns counting what was accepted, and when. The sink for latency is not quick and
+need not be: it takes one message at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from pathlib import Path
+
+from tests.servers.process import Daemon, accepts, find_program, free_port, unprivileged_user
+
+_SUBJECT = re.compile(rb"^Subject: .*?-(\d+)\r?$", re.MULTILINE)
+_COUNT = re.compile(rb"mesg=(\d+)")
+
+
+class LoadSink:
+    """``smtp-sink`` with its running counter, read from its own output."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        command = [find_program("smtp-sink", package="postfix"), "-c"]
+        if unprivileged_user():
+            command += ["-u", "nobody"]
+        command += [f"inet:127.0.0.1:{self.port}", "256"]
+        self._log = directory / "counter"
+        self.daemon = Daemon(command, log=self._log, ready=lambda: accepts(self.port), grace=2)
+
+    def count(self) -> int:
+        """Messages accepted since the start."""
+        with self._log.open("rb") as log:
+            end = log.seek(0, 2)
+            log.seek(max(0, end - 400))
+            found = _COUNT.findall(log.read())
+        return int(found[-1]) if found else 0
+
+    def wait(self, count: int, timeout: float) -> float:
+        """The moment (monotonic) at which ``count`` were accepted; raises ``TimeoutError``."""
+        until = time.monotonic() + timeout
+        while self.count() < count:
+            if time.monotonic() > until:
+                raise TimeoutError(f"the sink has {self.count()} of {count} messages")
+            time.sleep(0.01)
+        return time.monotonic()
+
+    def stop(self) -> None:
+        self.daemon.stop()
+
+
+class ClockSink:
+    """An SMTP server that notes when it accepted the message of each number."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.accepted: dict[int, float] = {}
+        self._arrived = asyncio.Condition()
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**20)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+
+    async def wait(self, number: int, timeout: float) -> float:
+        async with asyncio.timeout(timeout):
+            async with self._arrived:
+                await self._arrived.wait_for(lambda: number in self.accepted)
+        return self.accepted[number]
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            writer.write(b"220 clock ESMTP\r\n")
+            while line := await reader.readline():
+                verb = line[:4].upper()
+                if verb == b"EHLO":
+                    writer.write(b"250-clock\r\n250-PIPELINING\r\n250 8BITMIME\r\n")
+                elif verb == b"DATA":
+                    writer.write(b"354 go on\r\n")
+                    content = await reader.readuntil(b"\r\n.\r\n")
+                    writer.write(b"250 2.0.0 taken\r\n")
+                    await self._note(content)
+                elif verb == b"QUIT":
+                    writer.write(b"221 bye\r\n")
+                    break
+                else:
+                    writer.write(b"250 2.0.0 ok\r\n")
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    async def _note(self, content: bytes) -> None:
+        now = time.monotonic()
+        found = _SUBJECT.search(content[:4000])
+        async with self._arrived:
+            if found:
+                self.accepted[int(found[1])] = now
+            self._arrived.notify_all()
