@@ -344,7 +344,7 @@ def test_long_opaque_fields_are_folded_between_words_and_never_encoded(letter: M
 
 
 @pytest.mark.parametrize(
-    "name", sorted(RESERVED) + ["Content-Type", "CONTENT-id", "Resent-To", "ARC-Seal"]
+    "name", [*sorted(RESERVED), "Content-Type", "CONTENT-id", "Resent-To", "ARC-Seal"]
 )
 def test_fields_that_are_not_for_producers(letter: Make, name: str) -> None:
     with pytest.raises(RenderError) as raised:

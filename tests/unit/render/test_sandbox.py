@@ -66,7 +66,7 @@ def test_no_way_out_and_no_way_to_make_much_of_little(renderer_of: Build, source
 
 @pytest.mark.parametrize("name", ["range", "lipsum", "dict", "cycler", "joiner", "namespace"])
 def test_there_are_no_global_functions(renderer_of: Build, name: str) -> None:
-    found = renderer_of("{{ %s(3) }}" % name).catalogue.get("t")
+    found = renderer_of("{{ " + name + "(3) }}").catalogue.get("t")
     assert isinstance(found, Broken)
     assert f"{name} is not in the schema" in found.error
 
@@ -101,9 +101,11 @@ def test_a_mapping_key_named_like_a_method_is_the_key(renderer_of: Build) -> Non
 @pytest.mark.parametrize(
     "source",
     [
-        "{% for a in items %}{% for b in items %}{% for c in items %}x{% endfor %}{% endfor %}{% endfor %}",
+        "{% for a in items %}{% for b in items %}{% for c in items %}x"
+        "{% endfor %}{% endfor %}{% endfor %}",
         "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
-        "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(40) }}",
+        "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}"
+        "{{ m(40) }}",
         "{% for a in items|map('upper') %}{% for b in items %}{% for c in items %}"
         "{{ c }}{% endfor %}{% endfor %}{% endfor %}",
     ],

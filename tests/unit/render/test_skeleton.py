@@ -110,11 +110,8 @@ def test_hostile_data_in_a_template_with_every_kind_of_place(data: Any) -> None:
     locale=st.sampled_from(["en", "zh-CN"]),
 )
 def test_hostile_data_in_prose(body: str, title: str, locale: str) -> None:
-    given_ = _json({"body": body, "title": title[:200]})
-    try:
-        assert RENDERER.prove("notice", given_, locale) == []
-    except RenderError as error:
-        assert error.message == "the subject would have more than one line"
+    one_line = "".join(c if c.isprintable() else " " for c in title)[:200] or "x"
+    assert RENDERER.prove("notice", _json({"body": body, "title": one_line}), locale) == []
 
 
 urls = st.one_of(
@@ -133,11 +130,13 @@ def _json(value: Any) -> Any:
 PLACES = """<!DOCTYPE html><html lang="en"><head><title>{{ name }}</title>
 <style>.warm { color: red } td[title] { color: blue } #one { margin: 0 }</style></head><body>
 <p class="plain" title="{{ extra }}">{{ name }}, {{ extra }}</p>
-<p><a href="{{ url|url }}" aria-label="{{ extra }}">{{ extra }}</a><a href="{{ url|url }}">{{ url }}</a></p>
+<p><a href="{{ url|url }}" aria-label="{{ extra }}">{{ extra }}</a>
+<a href="{{ url|url }}">{{ url }}</a></p>
 <img src="{{ url|url }}" alt="{{ extra }}">
 <!-- {{ extra }} --><!--[if mso]><a href="{{ url|url }}" title="{{ extra }}">x</a><![endif]-->
 <ul>{% for item in items %}<li>{{ item }}</li>{% endfor %}</ul>
-<table><tr><th>a</th><th>b</th></tr>{% for item in items %}<tr><td>{{ item }}</td><td>{{ name }}</td></tr>{% endfor %}</table>
+<table><tr><th>a</th><th>b</th></tr>
+{% for item in items %}<tr><td>{{ item }}</td><td>{{ name }}</td></tr>{% endfor %}</table>
 <p>{{ extra }}<br>{{ name }} <b>{{ extra }}</b>{{ extra }}</p>
 </body></html>"""
 
@@ -212,7 +211,7 @@ def test_the_wire_form_decodes_to_the_document(places: Renderer, extra: str) -> 
         '<style>td { width: 5px }</style><table><tr><td width="{{ extra }}">x</td></tr></table>',
         "<style>p { margin: 0 }</style>{{ extra }}<p>{{ name }}</p>{{ extra }}",
         "<pre>{{ extra }}</pre><textarea>{{ name }}</textarea>",
-        "<p{% if extra == 'a' %} class='a'{% endif %}>{{ name }}</p><style>.a { margin: 0 }</style>",
+        "<p{% if extra == 'a' %} class='a'{% endif %}>{{ name }}</p><style>.a {top: 0}</style>",
     ],
 )
 @pytest.mark.parametrize("extra", ["a", "b", "a b", "\n x", "<td>"])
@@ -246,8 +245,8 @@ def test_the_number_of_items_is_part_of_the_shape(renderer_of: Build) -> None:
         ("{% set x %}{{ name }}{% endset %}<p>{{ x|length }} {{ x }}</p>", "<p>3 Ann</p>"),
         ("<p>{% filter upper %}{{ name }}{% endfilter %}</p>", "<p>ANN</p>"),
         (
-            "{% macro m() %}{{ name }}{% endmacro %}<p>{{ m()|upper|truncate(2, true, '', 0) }}</p>",
-            "<p>AN</p>",
+            "{% macro m() %}{{ name }}{% endmacro %}<p>{{ m()|truncate(2, true, '', 0) }}</p>",
+            "<p>An</p>",
         ),
         ("{% set x %}{{ name }}{% endset %}<p>{% if x == 'Ann' %}yes{% endif %}</p>", "<p>yes</p>"),
     ],

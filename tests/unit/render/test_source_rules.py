@@ -62,7 +62,7 @@ def test_refused_at_load_with_the_file_and_the_rule(make_root: Any, case: str) -
 TAKEN = {
     "url": '<a href="{{ url|url }}">x</a>',
     "both branches": "<a href=\"{{ url|url if name else 'https://x.example'|url }}\">x</a>",
-    "part of a link": '<a href="https://x.example/?q={{ name|urlencode }}&amp;r={{ name|urlencode }}">x</a>',
+    "part of a link": '<a href="https://x.de/?q={{ name|urlencode }}&amp;r={{ url|urlencode }}">',
     "part after a url": '<a href="{{ url|url }}?q={{ name|urlencode }}">x</a>',
     "quoted attribute": "<td title='{{ name }}'>",
     "condition in a tag": '<td{% if name %} class="x"{% endif %}>',

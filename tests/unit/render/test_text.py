@@ -43,7 +43,8 @@ CASES = {
     "style and script": ("<style>p {}</style><script>x</script><p>a</p>", "a"),
     "comments": ("<!-- a --><p>b<!-- c --></p>", "b"),
     "layout table": (
-        '<table role="presentation"><tr><td><p>a</p></td><td>b</td></tr><tr><td>c</td></tr></table>',
+        '<table role="presentation"><tr><td><p>a</p></td><td>b</td></tr>'
+        "<tr><td>c</td></tr></table>",
         "a\n\nb\nc",
     ),
     "data table": (
