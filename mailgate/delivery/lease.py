@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from mailgate.delivery import spool as spools
 from mailgate.delivery.recovery import judge
 from mailgate.delivery.spool import Spool
 from mailgate.journal import leases
-from mailgate.journal.database import Connection, Database
+from mailgate.journal.database import Connection, Database, elapsed
 from mailgate.journal.leases import Lease
 from mailgate.journal.queue import Queue
 from mailgate.model.ids import Ids
@@ -41,6 +40,9 @@ class ProcessLease:
         self._slots = spool_slots
         self._ids = ids
         self._beaten = 0.0
+        # The last beat of each other process, and when we saw it first.
+        self._heard: dict[int, tuple[int, float]] = {}
+        self._listened = 0.0
         self.of, self.place = 1, 0
         self.id = 0
         self.spool: Spool
@@ -54,7 +56,7 @@ class ProcessLease:
         lease = Lease(
             self.id, KIND, socket.gethostname(), boot_id(), os.getpid(), str(self.spool.path)
         )
-        begun = _elapsed()
+        begun = elapsed()
         await self._database.run(lambda c: leases.write(c, lease, now))
         self._beaten = begun
         await self._look_around()
@@ -66,11 +68,11 @@ class ProcessLease:
         Measured on the clock that also runs while the machine sleeps; SIGSTOP does
         not stop it either.
         """
-        return _elapsed() - self._beaten < self._config.worker.lease - MARGIN
+        return elapsed() - self._beaten < self._config.worker.lease - MARGIN
 
     async def beat(self) -> bool:
         """Say that we live; false when we have been buried and must stop."""
-        begun = _elapsed()
+        begun = elapsed()
 
         def work(connection: Connection) -> bool:
             return leases.beat(connection, self.id, self._database.now())
@@ -97,22 +99,38 @@ class ProcessLease:
         await self._database.run(lambda c: leases.remove(c, [lease_id]))
 
     async def sweep(self, random: Callable[[], float]) -> int:
-        """Bury the dead: settle what they had claimed. Gives how many recipients that was."""
-        now = self._database.now()
+        """Bury the dead: settle what they had claimed. Gives how many recipients that was.
+
+        Dead is, on this host, whose lock is free; and anywhere, who has not beaten for
+        a lease while we looked. No two clocks are compared, so none can kill by a step;
+        and while the journal was away, or we asleep, nobody could be heard.
+        """
         others = await self._database.read(lambda c: leases.others(c, self.id))
         count = 0
+        if elapsed() - self._listened > self._config.worker.lease / 2:
+            self._heard.clear()
+        self._listened = elapsed()
         for other in others:
             here = other.host == socket.gethostname() and other.boot == boot_id()
             path = Path(other.spool)
-            stale = other.beat_at < now - int(self._config.worker.lease * 1000)
-            if not stale and not (here and spools.is_dead(path)):
+            if not self._silent(other) and not (here and spools.is_dead(path)):
                 continue
             marks = spools.bury(path, other.id) if here else None
             count += await self._settle(other.id, marks, random)
             await self._remove(other.id)
             if here and spools.is_dead(path):
                 spools.discard(path)
+        self._heard = {o.id: self._heard[o.id] for o in others}
         return count
+
+    def _silent(self, other: Lease) -> bool:
+        """Whether it has not beaten for a whole lease before our eyes."""
+        now = elapsed()
+        beat, since = self._heard.get(other.id, (None, now))
+        if beat != other.beat_at:
+            since = now
+        self._heard[other.id] = (other.beat_at, since)
+        return now - since > self._config.worker.lease
 
     async def sweep_unclaimed(self, random: Callable[[], float]) -> int:
         """Settle rows whose claimant has no lease: it was buried in the middle of a claim."""
@@ -153,8 +171,3 @@ def boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return "unknown"
-
-
-def _elapsed() -> float:
-    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-    return time.clock_gettime(clock)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import sqlalchemy as sa
@@ -84,7 +85,10 @@ class Rig:
         refused: Sequence[NewParked] = (),
         forget: Sequence[int] = (),
     ) -> Stored:
-        return asyncio.run(self.arrivals.store(batch, refused, forget))
+        # In a thread of its own: also tests that are coroutines store.
+        with ThreadPoolExecutor(1) as thread:
+            storing = self.arrivals.store(batch, refused, forget)
+            return thread.submit(asyncio.run, storing).result()
 
     def add(self, count: int, prefix: str = "m", **changes: Any) -> list[int]:
         """``count`` messages of one recipient each; gives the recipients' ids in order."""

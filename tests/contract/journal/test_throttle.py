@@ -1,0 +1,109 @@
+"""How often one recipient is written to: exact however many workers claim."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+from mailgate.journal import throttle
+from mailgate.journal.throttle import Charge
+from mailgate.model.state import State
+from tests.contract.journal.rig import Rig, arrival, attempt, settlement
+
+HOUR = 3_600_000
+
+
+def to_one_address(journal: Rig, count: int, prefix: str = "m") -> None:
+    journal.store(*(arrival(f"{prefix}{n}", "ann@example.org") for n in range(count)))
+
+
+def test_eight_workers_never_exceed_a_window(processes: Callable[[], Rig]) -> None:
+    """Each takes a few at a time of mail to one recipient, all at once."""
+    workers = 8
+    rigs = [processes() for _ in range(workers)]
+    to_one_address(rigs[0], 80)
+    start = Barrier(workers)
+    charges = [Charge("day", 9, 24 * HOUR, "defer"), Charge("hour", 5, HOUR, "defer")]
+
+    def work(rig: Rig) -> int:
+        lease = rig.lease()
+        start.wait()
+        claimed = 0
+        while heads := rig.heads(7):
+            claimed += len(rig.turn(lease, heads, charges=charges).claims)
+        return claimed
+
+    with ThreadPoolExecutor(workers) as pool:
+        assert sum(pool.map(work, rigs)) == 5
+    journal = rigs[0]
+    assert journal.count("throttle_hits") == 10
+    waiting = journal.all("SELECT * FROM recipients WHERE state = 'queued'")
+    now = journal.database.now()
+    assert len(waiting) == 75
+    assert all(r.due_at > now + HOUR - 60_000 for r in waiting)
+    assert {(r.attempts, r.claims, r.charged) for r in waiting} == {(0, 0, False)}
+
+
+def test_who_waits_is_told_and_goes_later(journal: Rig) -> None:
+    to_one_address(journal, 2)
+    charge = Charge("k", 1, 60_000, "defer")
+    turn = journal.turn(journal.lease(), journal.heads(), charges=[charge])
+    assert (len(turn.claims), [dropped for _, dropped in turn.waiting]) == (1, [False])
+    [(id_, _)] = turn.waiting
+    row = journal.row(id_)
+    assert (row.state, row.error_class, row.seq) == ("queued", "throttled", 2)
+    assert journal.events(id_) == [(2, "queued")]
+    [head] = journal.heads(ahead=60_001)
+    assert head.id == id_
+
+
+def test_a_drop_is_final_and_told(journal: Rig) -> None:
+    to_one_address(journal, 3)
+    charge = Charge("k", 1, 60_000, "drop")
+    turn = journal.turn(journal.lease(), journal.heads(), charges=[charge])
+    assert [dropped for _, dropped in turn.waiting] == [True, True]
+    for id_, _ in turn.waiting:
+        assert journal.row(id_).state == State.THROTTLED
+        assert journal.events(id_) == [(2, "throttled")]
+    assert journal.heads(ahead=10**9) == []
+
+
+def test_a_recipient_is_charged_once_however_often_it_is_tried(journal: Rig) -> None:
+    to_one_address(journal, 1)
+    charge = Charge("k", 1, 60_000, "drop")
+    lease = journal.lease()
+    assert not journal.heads()[0].charged
+    [claim] = journal.turn(lease, journal.heads(), charges=[charge]).claims
+    for _ in range(3):
+        journal.settle(settlement(claim, State.DEFERRED, attempt=attempt()))
+        [head] = journal.heads()
+        assert head.charged  # so the taker asks for no charges again
+        [claim] = journal.turn(lease, [head]).claims
+    assert journal.count("throttle_hits") == 1
+
+
+def test_what_could_not_be_claimed_is_not_charged(processes: Callable[[], Rig]) -> None:
+    one, two = processes(), processes()
+    to_one_address(one, 1)
+    heads = one.heads()
+    one.turn(one.lease(), heads)
+    two.turn(two.lease(), heads, charges=[Charge("k", 5, 60_000, "defer")])
+    assert one.count("throttle_hits") == 0
+
+
+def test_windows_do_not_touch_each_other(journal: Rig) -> None:
+    to_one_address(journal, 4)
+    lease = journal.lease()
+    heads = journal.heads()
+    for n, key in enumerate("abab"):
+        turn = journal.turn(lease, [heads[n]], charges=[Charge(key, 1, 60_000, "defer")])
+        assert len(turn.claims) == (1 if n < 2 else 0)
+
+
+def test_all_processes_share_one_secret(processes: Callable[[], Rig]) -> None:
+    rigs = [processes() for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        made = set(pool.map(lambda r: r.database.run_now(throttle.secret), rigs))
+    assert len(made) == 1
+    assert len(made.pop()) == 32
