@@ -56,25 +56,19 @@ async def serve(
 async def _pump(
     door: Door, accept: Accept, ring: Callable[[Lane], None], stop: asyncio.Event, batch: int
 ) -> None:
-    confirmed: list[int] = []
     while not stop.is_set():
         try:
             deliveries = await _received(door, batch, stop)
         except DoorClosed:
             break
-        if not deliveries and not confirmed:
+        if not deliveries:
             continue
-        stored = await _stored(accept, deliveries, confirmed, stop)
+        stored = await _stored(accept, deliveries, (), stop)
         if stored is None:
             # Told to stop while the journal was away: the broker keeps them.
             await door.release(deliveries)
             break
-        confirmed = []
-        if not deliveries:
-            continue
-        # Not done means not acknowledged: the rows stay known for the redelivery.
-        if await door.done(deliveries):
-            confirmed = stored.unacked
+        acknowledged = await door.done(deliveries)
         for lane in stored.lanes:
             ring(lane)
         _log.debug(
@@ -86,8 +80,11 @@ async def _pump(
                 "parked": stored.parked,
             },
         )
-    if confirmed:
-        await _stored(accept, (), confirmed, stop)
+        # Not acknowledged, the rows stay known for the redelivery. Acknowledged, they are
+        # forgotten now and not with the next batch: killed in between, equal messages that
+        # come again would be taken for them.
+        if acknowledged and stored.unacked:
+            await _stored(accept, (), stored.unacked, stop)
 
 
 async def _received(door: Door, batch: int, stop: asyncio.Event) -> Sequence[Delivery]:

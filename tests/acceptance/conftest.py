@@ -17,6 +17,9 @@ from tests.acceptance.stage.stage import short_directory
 BROKERS = ("valkey", "rabbitmq")
 JOURNALS = ("sqlite", "postgresql")
 
+#: ``./dev faults`` asks for the numbers that take minutes.
+FULL = os.environ.get("ACCEPTANCE") == "full"
+
 Setting = Callable[..., Stage]
 
 
