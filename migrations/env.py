@@ -18,6 +18,8 @@ context.configure(
     render_as_batch=connection.dialect.name == "sqlite",
     compare_type=True,
     transaction_per_migration=True,
+    # SQLite's DDL is transactional too; journal.schema makes the driver keep to it.
+    transactional_ddl=True,
 )
 with context.begin_transaction():
     context.run_migrations()

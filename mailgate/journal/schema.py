@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import command
@@ -99,7 +100,19 @@ def _alone(engine: sa.Engine) -> Iterator[None]:
     with open(f"{path}.upgrading", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         _make_sqlite(engine)
+        # The driver by itself begins no transaction before DDL: a process killed in the
+        # middle would leave half a migration, whose tables are in the way of the next try.
+        sa.event.listen(engine, "connect", _leave_transactions_to_us)
+        sa.event.listen(engine, "begin", _begin_immediate)
         yield
+
+
+def _leave_transactions_to_us(connection: Any, _record: object) -> None:
+    connection.isolation_level = None
+
+
+def _begin_immediate(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _make_sqlite(engine: sa.Engine) -> None:
