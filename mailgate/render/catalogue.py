@@ -51,16 +51,23 @@ class Catalogue:
         """Read every template of ``roots`` in order.
 
         ``default_locale`` is for manifests that name none. A root may leave out
-        its shared folders, or parts of them: the built-in ones stand in.
+        its shared folders, or parts of them: the built-in ones stand in. A theme
+        in an earlier root also dresses the templates of the built-in root.
         Raises ``FileNotFoundError`` for a root that does not exist.
         """
         entries: dict[str, Template | Broken] = {}
         built_in = shared_files(built_in_root())
+        themes: dict[str, str] = {}
         for root in roots:
             if not root.is_dir():
                 raise FileNotFoundError(f"the template root {root} is no directory")
             try:
-                shared, fault = Root({**built_in, **shared_files(root)}), ""
+                own = shared_files(root)
+                dress = themes if root.samefile(built_in_root()) else {}
+                shared, fault = Root({**built_in, **own, **dress}), ""
+                for file in own:
+                    if file.startswith("_theme/"):
+                        themes.setdefault(file, own[file])
             except TemplateFault as error:
                 shared, fault = Root({}), str(error)
             for folder in sorted(root.iterdir()):

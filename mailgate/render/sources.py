@@ -25,7 +25,10 @@ _MAX_FILE = 512 * 1024
 def read(path: Path) -> str:
     if path.is_symlink() or not path.is_file():
         raise TemplateFault(f"{path.name}: not a plain file (symbolic links are refused)")
-    raw = path.read_bytes()
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise TemplateFault(f"{path.name}: {error.strerror}") from None
     if len(raw) > _MAX_FILE:
         raise TemplateFault(f"{path.name}: larger than {_MAX_FILE} bytes")
     try:
