@@ -1,7 +1,6 @@
-"""The kept connections to one relay: which message goes out on which, in which turn.
+"""The kept connections to one relay: how many, how old, and whose turn it is.
 
-Owns the number of connections, their reuse and age, who waits for one, and the
-wait after a failed set-up. Never retries a message that may have been accepted.
+Owns their set-up, reuse and end. Knows nothing of messages.
 """
 
 from __future__ import annotations
@@ -10,19 +9,15 @@ import asyncio
 import contextlib
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mailgate.config.shape import Relay
-from mailgate.model.message import Envelope
-from mailgate.model.outcome import Kind, Outcome, Reply, Scope, untouched
+from mailgate.model.outcome import Outcome, Reply, Scope, untouched
 from mailgate.model.state import Phase
 from mailgate.smtp.backoff import SetupBackoff
 from mailgate.smtp.opening import SetupFailed, tls_context
-from mailgate.smtp.session import Marker, Session
-
-#: Returns when MAIL may be sent.
-Gate = Callable[[], Awaitable[None]]
+from mailgate.smtp.session import Session
 
 #: A connection idle for longer (seconds) is asked with RSET before it is used.
 PROBE_AFTER = 2.0
@@ -47,7 +42,7 @@ class PoolStats:
     last_failure: str
 
 
-class _Kept:
+class Kept:
     """A session with what the desk knows about it."""
 
     __slots__ = ("expires", "idle_since", "session")
@@ -59,7 +54,7 @@ class _Kept:
 
 
 #: What a waiter is handed: a connection, a place for a new one (None), or bad news.
-_Grant = _Kept | Outcome | None
+_Grant = Kept | Outcome | None
 
 
 class Desk:
@@ -78,8 +73,8 @@ class Desk:
         self._clock = clock
         self._hostname = hostname
         self._tls: ssl.SSLContext | None = tls_context(relay)
-        self._idle: list[_Kept] = []
-        self._busy: set[_Kept] = set()
+        self._idle: list[Kept] = []
+        self._busy: set[Kept] = set()
         self._waiters: deque[asyncio.Future[_Grant]] = deque()
         self._endings: set[asyncio.Task[None]] = set()
         self._reaper: asyncio.TimerHandle | None = None
@@ -90,42 +85,14 @@ class Desk:
         self._opened = 0
         self._backoff = SetupBackoff(random)
 
-    async def deliver(
-        self, envelope: Envelope, marker: Marker, gate: Gate | None = None
-    ) -> Outcome:
-        """One message, one outcome; ``gate`` is passed with a connection in hand."""
-        kept = await self._take()
-        if isinstance(kept, Outcome):
-            return kept
-        outcome = await self._send(kept, envelope, marker, gate)
-        if not kept.session.stale:
-            return outcome
-        # The relay had closed this kept connection meanwhile: once more, on a new one.
-        again = await self._take(fresh=True)
-        # Where there is none, the first try is what happened to this message.
-        if isinstance(again, Outcome):
-            return outcome
-        return await self._send(again, envelope, marker, gate)
-
-    async def _send(
-        self, kept: _Kept, envelope: Envelope, marker: Marker, gate: Gate | None
-    ) -> Outcome:
-        try:
-            if gate is not None:
-                await gate()
-            outcome = await kept.session.send(envelope, marker)
-            if outcome.kind is Kind.UNTOUCHED and outcome.scope is Scope.RELAY:
-                # It will not have us as we are, and would not on another connection.
-                kept.session.abort()
-                self._backoff.failed(outcome, self._clock())
-            return outcome
-        finally:
-            self._give_back(kept)
-
     # --- taking -------------------------------------------------------------------
 
-    async def _take(self, *, fresh: bool = False) -> _Kept | Outcome:
-        """A connection ready for mail, or why there is none; first come, first served."""
+    async def take(self, *, fresh: bool = False) -> Kept | Outcome:
+        """A connection ready for mail, or why there is none; first come, first served.
+
+        What is taken has to be given back. ``fresh`` asks for a new connection
+        where there can be one.
+        """
         while not self._closing:
             if fresh and self._idle and self._open >= self._relay.max_connections:
                 # The oldest makes room: it is likely as dead as the one just met.
@@ -137,7 +104,7 @@ class Desk:
             elif self._idle and not fresh:
                 grant = self._idle.pop()
                 self._busy.add(grant)
-            elif not self._blocked() and self._open < self._relay.max_connections:
+            elif self._may_open():
                 self._reserve()
             elif self._blocked() and not self._busy:
                 return self._backoff.answer(self._clock())
@@ -147,7 +114,7 @@ class Desk:
                 return grant
             if grant is None:
                 made = await self._set_up()
-                if isinstance(made, _Kept) or not self._busy:
+                if isinstance(made, Kept) or not self._busy:
                     return made
                 # Others are connected, so the relay takes mail: wait for one of them.
                 fresh = False
@@ -170,11 +137,11 @@ class Desk:
             if granted is None:
                 self._setting_up -= 1
                 self._vacate()
-            elif isinstance(granted, _Kept):
-                self._give_back(granted)
+            elif isinstance(granted, Kept):
+                self.give_back(granted)
             raise
 
-    async def _usable(self, kept: _Kept) -> bool:
+    async def _usable(self, kept: Kept) -> bool:
         session, now = kept.session, self._clock()
         if now >= kept.expires:
             session.abort()
@@ -182,11 +149,11 @@ class Desk:
             try:
                 await session.reset()
             except BaseException:
-                self._give_back(kept)
+                self.give_back(kept)
                 raise
         if session.alive:
             return True
-        self._give_back(kept)
+        self.give_back(kept)
         return False
 
     # --- setting up -----------------------------------------------------------------
@@ -199,7 +166,14 @@ class Desk:
         """Whether no new connection may be tried now."""
         return self._backoff.blocks(self._clock(), self._setting_up)
 
-    async def _set_up(self) -> _Kept | Outcome:
+    def _may_open(self) -> bool:
+        if self._open >= self._relay.max_connections or self._blocked():
+            return False
+        # The first one shows whether the relay is there and takes our password: a
+        # dozen refused at once could lock the account.
+        return self._opened > 0 or self._setting_up == 0
+
+    async def _set_up(self) -> Kept | Outcome:
         """Open a connection in a reserved place."""
         try:
             session = await Session.open(
@@ -218,14 +192,19 @@ class Desk:
         self._backoff.succeeded()
         self._opened += 1
         now = self._clock()
-        kept = _Kept(session, now + self._relay.max_age * self._backoff.jitter(), now)
+        kept = Kept(session, now + self._relay.max_age * self._backoff.jitter(), now)
         self._busy.add(kept)
         self._serve()
         return kept
 
+    def turned_away(self, outcome: Outcome) -> None:
+        """The relay would not have us as we are, and would not on a new connection."""
+        self._backoff.failed(outcome, self._clock())
+
     # --- giving back --------------------------------------------------------------
 
-    def _give_back(self, kept: _Kept) -> None:
+    def give_back(self, kept: Kept) -> None:
+        """Done with it, in whatever state it is."""
         session, now = kept.session, self._clock()
         if not session.alive:
             self._busy.discard(kept)
@@ -255,15 +234,13 @@ class Desk:
         if self._closing and not self._open:
             self._drained.set()
         while self._waiters:
-            if self._blocked():
-                if self._busy:
-                    return  # theirs when they come back
-                self._answer(self._backoff.answer(self._clock()))
-            elif self._open < self._relay.max_connections:
+            if self._may_open():
                 self._reserve()
                 self._answer(None)
+            elif self._blocked() and not self._busy:
+                self._answer(self._backoff.answer(self._clock()))
             else:
-                return
+                return  # theirs when a connection comes back
 
     def _answer(self, grant: _Grant) -> bool:
         """Hand something to the first who waits; false when nobody does."""
@@ -277,13 +254,13 @@ class Desk:
             self._open -= 1
         return False
 
-    def _let_go(self, kept: _Kept) -> None:
+    def _let_go(self, kept: Kept) -> None:
         """QUIT in the background; the place stays taken until that is over."""
         task = asyncio.get_running_loop().create_task(self._end(kept))
         self._endings.add(task)
         task.add_done_callback(self._endings.discard)
 
-    async def _end(self, kept: _Kept) -> None:
+    async def _end(self, kept: Kept) -> None:
         try:
             await kept.session.quit()
         finally:

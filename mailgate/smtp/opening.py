@@ -159,7 +159,7 @@ class _Opening:
 
         def made() -> Wire:
             # Kept at once: a cancelled or failed handshake must be aborted too.
-            self._wire = Wire(loop)
+            self._wire = Wire(loop, silent=implicit)
             return self._wire
 
         async with asyncio.timeout(relay.connect_timeout):
@@ -167,10 +167,11 @@ class _Opening:
                 made,
                 relay.host,
                 relay.port,
-                ssl=self._tls if implicit else None,
-                server_hostname=relay.host if implicit else None,
                 happy_eyeballs_delay=0.25,
             )
+            if implicit and self._tls is not None:
+                # The loop's own limit is there as well; ours comes first.
+                await wire.encrypt(self._tls, relay.host, relay.connect_timeout + 1)
         return wire
 
     async def _hello(self, wire: Wire) -> Offers:

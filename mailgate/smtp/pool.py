@@ -1,7 +1,8 @@
 """Kept connections to every relay, for one event loop.
 
 Owns the one door to SMTP: a relay's name and an envelope in, an outcome out.
-Never reads a password from anywhere, never loops: one message, one outcome.
+Never reads a password from anywhere, and never tries a message twice that a relay
+may have accepted.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from __future__ import annotations
 import asyncio
 import random as _random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from mailgate.config.shape import Relay
 from mailgate.model.message import Envelope
-from mailgate.model.outcome import Outcome
-from mailgate.smtp.desk import Desk, Gate, PoolStats
+from mailgate.model.outcome import Kind, Outcome, Scope
+from mailgate.smtp.desk import Desk, Kept, PoolStats
 from mailgate.smtp.session import Marker
 
-__all__ = ["Pool", "PoolStats"]
+#: Returns when MAIL may be sent.
+Gate = Callable[[], Awaitable[None]]
+
+__all__ = ["Gate", "Pool", "PoolStats"]
 
 
 class Pool:
@@ -52,11 +56,24 @@ class Pool:
         """Send one message through ``relay`` and say what came of it.
 
         Waits its turn for a connection, then for ``gate`` (a rate limit's moment),
-        which may refuse by raising: nothing was said then. Raises ``KeyError`` for an unknown relay
-        and what ``marker`` and ``gate`` raise; all else is an outcome. May be cancelled: the
-        connection is aborted, and whether the dot had gone is what ``marker`` was told.
+        which may refuse by raising: nothing was said then. Raises ``KeyError`` for an
+        unknown relay and what ``marker`` and ``gate`` raise; all else is an outcome.
+        May be cancelled: the connection is aborted, and whether the dot had gone is
+        what ``marker`` was told.
         """
-        return await self._desks[relay].deliver(envelope, marker, gate)
+        desk = self._desks[relay]
+        kept = await desk.take()
+        if isinstance(kept, Outcome):
+            return kept
+        outcome = await _send(desk, kept, envelope, marker, gate)
+        if not kept.session.stale:
+            return outcome
+        # The relay had closed this kept connection meanwhile: once more, on a new one.
+        again = await desk.take(fresh=True)
+        if isinstance(again, Outcome):
+            # There is none: the first try is what happened to this message.
+            return outcome
+        return await _send(desk, again, envelope, marker, gate)
 
     async def close(self, grace: float) -> None:
         """Take nothing more, let conversations end for ``grace`` seconds, then abort them."""
@@ -65,3 +82,18 @@ class Pool:
     def stats(self) -> dict[str, PoolStats]:
         """By relay."""
         return {name: desk.stats() for name, desk in self._desks.items()}
+
+
+async def _send(
+    desk: Desk, kept: Kept, envelope: Envelope, marker: Marker, gate: Gate | None
+) -> Outcome:
+    try:
+        if gate is not None:
+            await gate()
+        outcome = await kept.session.send(envelope, marker)
+        if outcome.kind is Kind.UNTOUCHED and outcome.scope is Scope.RELAY:
+            kept.session.abort()
+            desk.turned_away(outcome)
+        return outcome
+    finally:
+        desk.give_back(kept)

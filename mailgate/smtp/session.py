@@ -15,6 +15,7 @@ from typing import Protocol
 from mailgate.config.shape import Relay
 from mailgate.model.message import Envelope
 from mailgate.model.outcome import (
+    LeaseLost,
     Outcome,
     Reply,
     Scope,
@@ -35,10 +36,6 @@ ONE_WRITE = 65536
 SLOWEST_UPLOAD = 4096
 #: Longest polite wait for the reply to QUIT, in seconds.
 QUIT_WAIT = 5.0
-
-
-class LeaseLost(Exception):
-    """Raised by a marker's ``dot``: another process may own the recipient, so stop here."""
 
 
 class Marker(Protocol):

@@ -11,6 +11,7 @@ contract. Never decides what a reply means.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import cast
 
 from aiosmtplib.protocol import SMTPProtocol
@@ -18,6 +19,9 @@ from aiosmtplib.response import SMTPResponse
 
 from mailgate.model.outcome import Reply
 from mailgate.smtp.reply import MalformedReply, ReplyReader
+
+#: Bytes of one write of an upload.
+_PIECE = 65536
 
 
 class Broken(Exception):
@@ -39,14 +43,19 @@ class Broken(Exception):
 
 
 class Wire(SMTPProtocol):
-    """A connection that is either in step with its relay or aborted."""
+    """A connection that is either in step with its relay or aborted.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    With ``silent`` the relay may say nothing before ``encrypt``.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, silent: bool = False) -> None:
         super().__init__(loop=loop)
         self.broken: Broken | None = None
         self._reader = ReplyReader()
+        #: The transport below TLS, or the only one.
+        self._bottom: asyncio.WriteTransport | None = None
         # The greeting comes unasked.
-        self._due = 1
+        self._due = 0 if silent else 1
         self._replies: list[Reply] = []
         self._waiter: asyncio.Future[None] | None = None
 
@@ -66,16 +75,22 @@ class Wire(SMTPProtocol):
         return (await self._replies_due(timeout))[0]
 
     async def upload(self, data: bytes, timeout: float) -> Reply | None:
-        """Write a large body and wait until this process holds none of it any more.
+        """Write a large body and wait until (nearly) none of it is buffered here.
 
         One reply is due from here on (``finish`` waits for it); returns it when
-        the relay gives it before the end of the body. Raises ``Broken``.
+        the relay gives it before the end of the body. ``timeout`` is for all of it.
+        Raises ``Broken``.
         """
         self._expect(1)
-        self._send(data)
-        while self._paused and not self._replies:
-            await self._sleep(timeout)
-        return self._replies[0] if self._replies else None
+        end = self._loop.time() + timeout
+        # In pieces: TLS passes any one write down whole, however much waits there.
+        for start in range(0, len(data), _PIECE):
+            self._send(data[start : start + _PIECE])
+            while self._paused and not self._replies:
+                await self._sleep(end - self._loop.time())
+            if self._replies:
+                return self._replies[0]
+        return None
 
     async def finish(self, data: bytes, timeout: float) -> Reply:
         """Write the end of what ``upload`` began and return its reply; raises ``Broken``."""
@@ -100,7 +115,26 @@ class Wire(SMTPProtocol):
         The write buffer's limits make ``pause_writing`` and ``resume_writing``
         follow its being empty, so that this survives the buffer itself.
         """
-        return self._paused
+        below = self._bottom
+        return self._paused or (below is not None and below.get_write_buffer_size() > 0)
+
+    async def encrypt(self, context: ssl.SSLContext, hostname: str, timeout: float) -> None:
+        """TLS from the first byte; the greeting comes after. Raises what the loop raises."""
+        if self.broken is not None:
+            raise self.broken
+        # What was said in clear is broken off above, and from here nothing in clear
+        # reaches us: the loop's first act is to put TLS between.
+        self._due = 1
+        tls = await self._loop.start_tls(
+            cast(asyncio.WriteTransport, self.transport),
+            self,
+            context,
+            server_hostname=hostname,
+            ssl_handshake_timeout=timeout,
+        )
+        self.transport = tls
+        self._over_ssl = True
+        self.upgraded()
 
     def abort(self) -> None:
         """End it now; nothing that is still buffered leaves."""
@@ -110,6 +144,7 @@ class Wire(SMTPProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._bottom = cast(asyncio.WriteTransport, transport)
         self._limit_buffer()
 
     def data_received(self, data: bytes) -> None:
@@ -211,7 +246,7 @@ class Wire(SMTPProtocol):
             raise self.broken
 
     def _time_out(self, timeout: float) -> None:
-        self._break(Broken("timeout", f"no reply in {timeout:g} s"))
+        self._break(Broken("timeout", f"nothing happened in {timeout:.3g} s"))
 
     def _unasked(self) -> Broken:
         """The relay said more than was asked. A 421 it may say at any time."""
@@ -224,7 +259,7 @@ class Wire(SMTPProtocol):
 
     def _break(self, broken: Broken) -> None:
         if self.broken is None:
-            broken.unsent = self._paused
+            broken.unsent = self.holds_bytes
             self.broken = broken
         transport = cast(asyncio.WriteTransport | None, self.transport)
         if transport is not None:

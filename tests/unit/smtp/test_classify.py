@@ -1,0 +1,220 @@
+"""The table: what happens to the recipient, whose fault it was, who is suppressed."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailgate.model.outcome import Kind, Reply, Scope
+from mailgate.model.state import Phase
+from mailgate.smtp.classify import READ, Table, classify, retry_after
+from mailgate.smtp.reply import parse_reply
+from mailgate.smtp.rules import RULES, Rule
+
+BEFORE_MAIL = [Phase.CONNECT, Phase.GREETING, Phase.EHLO, Phase.STARTTLS, Phase.AUTH]
+D, B, F, U = Kind.DEFER, Kind.BOUNCE, Kind.FAIL, Kind.UNTOUCHED
+RELAY, LINK, DOMAIN = Scope.RELAY, Scope.CONNECTION, Scope.DOMAIN
+SENDER, MESSAGE, WHO = Scope.SENDER, Scope.MESSAGE, Scope.RECIPIENT
+
+
+@pytest.mark.parametrize(
+    ("phase", "reply", "kind", "error_class", "scope"),
+    [
+        # Set-up: the relay's, whatever the code.
+        (Phase.GREETING, "421 4.3.2 Not now", D, "greeting_refused", RELAY),
+        (Phase.GREETING, "554 5.7.1 You are listed", D, "greeting_refused", RELAY),
+        (Phase.GREETING, "421 Too many concurrent connections", D, "too_many_connections", RELAY),
+        (Phase.EHLO, "550 5.7.1 Bad name", D, "ehlo_refused", RELAY),
+        (Phase.STARTTLS, "454 4.7.0 TLS not available", D, "starttls_refused", RELAY),
+        (Phase.AUTH, "454 4.7.0 Later", D, "auth_temporary", RELAY),
+        (Phase.AUTH, "432 4.7.12 A password transition is needed", D, "auth_temporary", RELAY),
+        (Phase.AUTH, "535 5.7.8 Wrong", U, "auth_refused", RELAY),
+        (Phase.AUTH, "534 5.7.9 Too weak", U, "auth_refused", RELAY),
+        (Phase.AUTH, "538 5.7.11 Encrypt first", U, "auth_refused", RELAY),
+        (Phase.MAIL, "530 5.7.0 Authentication required", U, "auth_required", RELAY),
+        # Out of step.
+        (Phase.RCPT, "503 5.5.1 Need MAIL", D, "desync", LINK),
+        (Phase.RCPT, "354 Go on", D, "desync", LINK),
+        # Every 421 ends the connection.
+        (Phase.MAIL, "421 4.3.2 Shutting down", D, "relay_closing", LINK),
+        (Phase.DOT, "421 Bye", D, "relay_closing", LINK),
+        # MAIL.
+        (Phase.MAIL, "550 5.1.8 Bad sender domain", F, "sender_refused", SENDER),
+        (Phase.MAIL, "550 5.1.7 Bad sender", F, "sender_refused", SENDER),
+        (Phase.MAIL, "550 5.7.1 You may not send as this", F, "sender_refused", SENDER),
+        (Phase.MAIL, "552 5.3.4 Too large", F, "too_large", MESSAGE),
+        (Phase.MAIL, "552 No", F, "too_large", MESSAGE),
+        (Phase.MAIL, "452 4.3.1 Disk full", D, "relay_full", RELAY),
+        (Phase.MAIL, "451 4.3.0 Trouble", D, "relay_trouble", RELAY),
+        # RCPT.
+        (Phase.RCPT, "450 4.7.1 Greylisted", D, "greylisted", WHO),
+        (Phase.RCPT, "451 Try later", D, "recipient_deferred", WHO),
+        (Phase.RCPT, "450 4.2.1 Receiving mail too fast", D, "recipient_rate", WHO),
+        (Phase.RCPT, "452 4.5.3 Too many recipients", D, "too_many_recipients", LINK),
+        (Phase.RCPT, "452 4.2.2 Over quota", D, "mailbox_full", WHO),
+        (Phase.RCPT, "552 5.2.2 Over quota", B, "mailbox_full", WHO),
+        (Phase.RCPT, "550 5.1.1 No", B, "unknown_address", WHO),
+        (Phase.RCPT, "550 No such user here", B, "unknown_address", WHO),
+        (Phase.RCPT, "550 <ann@example.net>: user unknown", B, "unknown_address", WHO),
+        (Phase.RCPT, "550 5.1.2 No", B, "unknown_domain", WHO),
+        (Phase.RCPT, "556 5.1.10 Null MX", B, "no_mail_domain", WHO),
+        (Phase.RCPT, "550 5.1.6 Moved", B, "moved", WHO),
+        (Phase.RCPT, "550 5.2.1 Mailbox disabled", B, "disabled", WHO),
+        (Phase.RCPT, "550 5.7.1 Relaying denied", F, "relaying_denied", RELAY),
+        (Phase.RCPT, "554 5.7.1 Relay access denied", F, "relaying_denied", RELAY),
+        (Phase.RCPT, "550 Sorry", B, "recipient_refused", WHO),
+        (Phase.RCPT, "550 5.7.1 Sorry", F, "policy", DOMAIN),
+        # Anywhere.
+        (Phase.RCPT, "421 4.7.28 Unusual rate of mail", D, "rate_limited", DOMAIN),
+        (Phase.DOT, "421 4.7.0 Try again later", D, "rate_limited", DOMAIN),
+        (Phase.MAIL, "421 4.7.0 [TSS04] Deferred", D, "rate_limited", DOMAIN),
+        (Phase.DOT, "454 Throttling failure: Maximum sending rate exceeded", D,
+         "rate_limited", RELAY),
+        (Phase.DOT, "451 4.7.26 Not authenticated", D, "sender_unauthenticated", SENDER),
+        (Phase.DOT, "550 5.7.26 Not authenticated", F, "sender_unauthenticated", SENDER),
+        # The content.
+        (Phase.DOT, "554 5.7.1 Looks like spam", F, "policy", DOMAIN),
+        (Phase.DOT, "550 5.7.0 No", F, "policy", DOMAIN),
+        (Phase.DOT, "552 5.3.4 Message too big", F, "too_large", MESSAGE),
+        (Phase.DOT, "554 5.6.0 Broken MIME", F, "content_refused", MESSAGE),
+        (Phase.DOT, "554 Virus found", F, "infected", MESSAGE),
+        (Phase.DOT, "554 5.4.6 Too many hops", F, "routing_loop", MESSAGE),
+        (Phase.DOT, "554 No", F, "message_refused", MESSAGE),
+        (Phase.DATA, "451 4.3.0 Trouble", D, "relay_trouble", RELAY),
+        (Phase.DOT, "450 No", D, "message_deferred", MESSAGE),
+    ],
+)  # fmt: skip
+def test_the_table(phase: Phase, reply: str, kind: Kind, error_class: str, scope: Scope) -> None:
+    outcome = classify(phase, parse_reply(reply))
+    assert (outcome.kind, outcome.error_class, outcome.scope) == (kind, error_class, scope)
+    assert outcome.phase is phase
+    assert str(outcome.reply) == reply
+
+
+@pytest.mark.parametrize(
+    ("phase", "reply", "suppress"),
+    [
+        (Phase.RCPT, "550 5.1.1 User unknown", True),
+        (Phase.RCPT, "550 No such user", True),
+        (Phase.RCPT, "550 5.1.10 Null MX", True),
+        (Phase.RCPT, "550 5.2.1 This account has been disabled", True),
+        # Nothing proves that these are the address's fault.
+        (Phase.RCPT, "550 5.2.1 No", False),
+        (Phase.RCPT, "550 5.2.1 This user receives mail at too high a rate", False),
+        (Phase.RCPT, "550 Sorry", False),
+        (Phase.RCPT, "552 5.2.2 Mailbox full", False),
+        (Phase.RCPT, "550 5.7.1 Policy: no such user", False),
+        (Phase.RCPT, "550 5.1.1 Blocked: your IP is on a blocklist", False),
+        (Phase.RCPT, "550 5.1.1 Sender address rejected: unknown user", False),
+        (Phase.RCPT, "550 5.1.0 SPF check failed", False),
+        (Phase.RCPT, "550 5.1.2 Client host rejected: no reverse DNS", False),
+        (Phase.RCPT, "550 Relaying to unknown domain denied", False),
+        (Phase.RCPT, "450 4.1.1 User unknown for now", False),
+        (Phase.DOT, "550 5.1.1 User unknown", False),
+        (Phase.MAIL, "550 5.1.1 User unknown", False),
+    ],
+)
+def test_only_what_the_address_did_suppresses_it(phase: Phase, reply: str, suppress: bool) -> None:
+    assert classify(phase, parse_reply(reply)).suppress is suppress
+
+
+@given(
+    st.sampled_from(sorted(set(Phase) - {Phase.AUTH, Phase.RENDER})),
+    st.sampled_from(["4", "5"]),
+    st.integers(0, 99),
+    st.tuples(st.sampled_from("245"), st.integers(0, 9), st.integers(0, 40)),
+    st.text(max_size=80),
+)
+def test_the_basic_code_decides_whether_it_is_tried_again(
+    phase: Phase, digit: str, rest: int, enhanced: tuple[str, int, int], text: str
+) -> None:
+    code = int(f"{digit}{rest:02}")
+    status = ".".join(map(str, enhanced))
+    outcome = classify(phase, Reply(code, f"{status} {text}", status))
+    again = outcome.kind in (Kind.DEFER, Kind.UNTOUCHED)
+    if digit == "4" or phase in BEFORE_MAIL:
+        assert again
+    elif code not in (503, 530, 534, 535, 538):
+        assert not again
+    assert not outcome.suppress or (phase is Phase.RCPT and digit == "5")
+
+
+def test_a_basic_code_beats_an_enhanced_class_that_contradicts_it() -> None:
+    assert classify(Phase.RCPT, parse_reply("552 4.2.2 Full")).kind is Kind.BOUNCE
+    assert classify(Phase.RCPT, parse_reply("452 5.2.2 Full")).kind is Kind.DEFER
+
+
+@given(st.sampled_from(sorted(Phase)), st.integers(200, 599), st.text(max_size=300))
+def test_every_reply_has_a_meaning(phase: Phase, code: int, text: str) -> None:
+    outcome = classify(phase, Reply(code, text))
+    assert outcome.error_class
+    assert outcome.kind in (Kind.DEFER, Kind.BOUNCE, Kind.FAIL, Kind.UNTOUCHED)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "user " + "@" * 30000,
+        "user <" * 5000,
+        "too many " + "word " * 6000,
+        "mailbox " * 4000,
+        "sender " + "a@a" * 10000,
+        "retry " * 6000,
+        " ".join(["exceed message rate quota"] * 1200),
+    ],
+)
+def test_a_text_made_to_be_slow_is_not(text: str) -> None:
+    start = time.process_time()
+    for phase in (Phase.MAIL, Phase.RCPT, Phase.DOT):
+        for code in (450, 550):
+            classify(phase, Reply(code, text))
+    assert time.process_time() - start < 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("4.7.1 Greylisted, try again in 5 minutes", 300),
+        ("Please retry in 30 seconds", 30),
+        ("Try again after 2 hours", 7200),
+        ("Greylisted for 300 seconds", 300),
+        ("please wait another 90s and try again", 90),
+        ("try again in 00:05:00", 300),
+        ("Retry after 10 min", 600),
+        ("try again later", None),
+        ("user has 5 messages", None),
+        ("mailbox full for 3 months", None),
+        ("try again; see RFC 5321 section 4", None),
+        ("x" * READ + " try again in 5 minutes", None),
+    ],
+)
+def test_the_wait_that_a_relay_names_is_read(text: str, seconds: float | None) -> None:
+    assert retry_after(text) == seconds
+
+
+def test_a_named_wait_goes_before_the_rules_own() -> None:
+    plain = classify(Phase.RCPT, parse_reply("450 4.7.1 Greylisted"))
+    named = classify(Phase.RCPT, parse_reply("450 4.7.1 Greylisted, try again in 60 seconds"))
+    assert (plain.retry_after, named.retry_after) == (300, 60)
+    assert classify(Phase.RCPT, parse_reply("550 5.1.1 No, wait 5 minutes")).retry_after is None
+
+
+def test_operators_rules_go_first() -> None:
+    ours = Rule(Kind.DEFER, "ours", Scope.DOMAIN, codes="550", text="our own words", wait=9)
+    table = Table([ours, *RULES])
+    outcome = table.classify(Phase.RCPT, parse_reply("550 5.1.1 In Our Own Words"))
+    assert (outcome.kind, outcome.error_class, outcome.retry_after) == (Kind.DEFER, "ours", 9)
+    assert table.classify(Phase.RCPT, parse_reply("550 5.1.1 No")).error_class == "unknown_address"
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.error_class)
+def test_only_bounces_at_rcpt_can_suppress(rule: Rule) -> None:
+    if rule.suppress:
+        assert rule.kind is Kind.BOUNCE
+        assert rule.phases == {Phase.RCPT}
+        assert rule.codes[0] == "5"
+    if rule.kind is Kind.BOUNCE:
+        assert rule.scope is Scope.RECIPIENT
