@@ -40,6 +40,9 @@ def worker(
 
 def beat(config: Config, *, loglevel: str = "info") -> int:
     """Fire schedules until a signal; keeps no file. Raises ``WorkerSettingsError``."""
+    celery_app.use(config)
+    # Loads what beat's signal handler uses: a signal in the middle of that import fails.
+    _ = celery_app.app.amqp
     return _run(config, ["beat", f"--loglevel={loglevel}"])
 
 
@@ -122,5 +125,5 @@ def flower_arguments(
 def _run(config: Config, arguments: list[str]) -> int:
     celery_settings(config)  # refuses now, with a message, and not inside Celery
     celery_app.use(config)
-    code: Any = celery_app.app.start(["--quiet", *arguments])  # the stubs say None
-    return int(code or 0)
+    app: Any = celery_app.app  # the stubs say that start never returns
+    return int(app.start(["--quiet", *arguments]) or 0)

@@ -65,7 +65,10 @@ class Site:
     def start(
         self, program: str, settings: dict[str, Any] | None = None, **options: Any
     ) -> Program:
-        """Run ``worker``, ``beat`` or ``flower`` as ``worker.command`` does."""
+        """Run ``worker``, ``beat`` or ``flower`` as ``worker.command`` does.
+
+        ``celery`` is a worker as whoever knows Celery starts it.
+        """
         log = self.directory / f"{program}-{len(self._running)}.log"
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("MAILGATE_", "FLOWER_"))}
         env = kept | {
@@ -78,10 +81,14 @@ class Site:
             "MAILGATE_BROKER__URL": self.broker_url,
             "MAILGATE_WORKER__DEADLINE": "2s",
         }
-        command = [sys.executable, "-m", "tests.integration.worker.app", program]
+        module = "tests.integration.worker.app"
+        if program == "celery":
+            command = ["celery", "-A", module, "worker", "--concurrency=2", "--loglevel=info"]
+        else:
+            command = [module, program, json.dumps(options)]
         with log.open("ab") as out:
             process = subprocess.Popen(
-                [*command, json.dumps(options)],
+                [sys.executable, "-m", *command],
                 cwd=self.directory,
                 env=env,
                 stdout=out,
@@ -91,11 +98,13 @@ class Site:
         self._running.append(Program(process, log))
         return self._running[-1]
 
-    def worker(self, processes: int = 1, **options: Any) -> Program:
+    def worker(
+        self, processes: int = 1, *, program_name: str = "worker", **options: Any
+    ) -> Program:
         """A worker that is ready, with its gateways open."""
         before = len(self.book("start"))
         options.setdefault("concurrency", processes)
-        program = self.start("worker", **options)
+        program = self.start(program_name, **options)
         self.wait_for("start", before + processes)
         until(lambda: "ready." in program.log.read_text(), "a worker", 15, self.logs)
         return program
