@@ -167,13 +167,13 @@ def test_hostile_data_in_every_place(
     assert places.prove("t", data) == []
 
 
-@pytest.mark.parametrize("extra", HOSTILE)
+@pytest.mark.parametrize("extra", HOSTILE, ids=range(len(HOSTILE)))
 def test_each_hostile_value_in_every_place(places: Renderer, extra: str) -> None:
     data = {"name": extra, "extra": extra, "url": "https://example.com/?a&b", "items": [extra, "x"]}
     assert places.prove("t", data) == []
 
 
-@pytest.mark.parametrize("extra", HOSTILE)
+@pytest.mark.parametrize("extra", HOSTILE, ids=range(len(HOSTILE)))
 def test_the_wire_form_decodes_to_the_document(places: Renderer, extra: str) -> None:
     found = places.catalogue.get("t")
     assert isinstance(found, Template)
