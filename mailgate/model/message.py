@@ -65,7 +65,7 @@ class Envelope:
     """What one SMTP transaction carries (RFC 5321 section 2.3.1): one recipient.
 
     ``mail_from`` is empty for the null reverse-path. ``content`` ends in CRLF and
-    is 7-bit clean with CRLF line ends only; dot-stuffing is the session's.
+    has CRLF line ends only; dot-stuffing is the session's.
     """
 
     mail_from: str
@@ -74,7 +74,13 @@ class Envelope:
 
     @property
     def smtputf8(self) -> bool:
-        return not (self.mail_from.isascii() and self.rcpt_to.isascii())
+        """Whether only a relay with SMTPUTF8 can take it (RFC 6531).
+
+        Bodies are always encoded: octets beyond ASCII are addresses in the header
+        (RFC 6532), of whichever recipient.
+        """
+        addresses = self.mail_from.isascii() and self.rcpt_to.isascii()
+        return not (addresses and self.content.isascii())
 
 
 @dataclass(frozen=True, slots=True)
