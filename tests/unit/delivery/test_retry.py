@@ -1,0 +1,317 @@
+"""What follows from an outcome: next state, next time, next relay."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailgate.config.shape import Backoff, Stream
+from mailgate.delivery.retry import (
+    REPLY_CAP,
+    UNTOUCHED_WAIT,
+    backoff_wait,
+    next_route,
+    settle,
+)
+from mailgate.journal.arrivals import BucketKey
+from mailgate.journal.settling import Settlement
+from mailgate.model import outcome as outcomes
+from mailgate.model.address import Address
+from mailgate.model.message import Claim, Letter
+from mailgate.model.outcome import Outcome, Reply, Scope
+from mailgate.model.state import Lane, Phase, State
+
+NOW = 1_800_000_000_000
+STREAM = Stream(retry=Backoff(first=60, factor=3, cap=3600, jitter=0.2, give_up=86400))
+LATER = Reply(451, "4.7.1 later", "4.7.1")
+GONE = Reply(550, "5.1.1 no such user", "5.1.1")
+RELAYS = ("a", "b", "c")
+
+
+def claim(**changes: Any) -> Claim:
+    letter = Letter("<1@x.example>", NOW, "1", Address("s@x.example"), (Address("a@x.example"),))
+    given_ = Claim(
+        7, 3, 1, "p", "s", Lane.BULK, "a", letter.to[0], letter, "s@x.example", NOW, 0, 1
+    )
+    return replace(given_, **changes)
+
+
+def after(outcome: Outcome, *, of: Claim | None = None, **changes: Any) -> Settlement:
+    values: dict[str, Any] = {
+        "stream": STREAM,
+        "bucket": BucketKey(Lane.BULK, "p", RELAYS, "d.example"),
+        "preferred": RELAYS,
+        "started_at": NOW - 50,
+        "now": NOW,
+        "random": lambda: 0.5,
+        "content": b"bytes",
+    }
+    return settle(of or claim(), outcome, **{**values, **changes})
+
+
+def deferred(scope: Scope = Scope.RECIPIENT, retry_after: float | None = None) -> Outcome:
+    return outcomes.deferred(Phase.RCPT, LATER, "greylisted", scope, retry_after)
+
+
+# --- the schedule -------------------------------------------------------------------
+
+
+def test_waits_grow_by_the_factor_up_to_the_cap() -> None:
+    waits = [backoff_wait(STREAM.retry, n, lambda: 0.5) for n in range(1, 8)]
+    assert waits == [60, 180, 540, 1620, 3600, 3600, 3600]
+
+
+BACKOFFS = st.builds(
+    Backoff,
+    first=st.floats(0, 1e4),
+    factor=st.floats(1, 1e3),
+    cap=st.floats(0, 1e6),
+    jitter=st.floats(0, 0.9),
+)
+
+
+@given(BACKOFFS, st.integers(1, 10**9), st.floats(0, 1, exclude_max=True))
+def test_a_wait_is_never_negative_nor_beyond_the_cap_and_its_jitter(
+    schedule: Backoff, attempt: int, chance: float
+) -> None:
+    wait = backoff_wait(schedule, attempt, lambda: chance)
+    middle = backoff_wait(schedule, attempt, lambda: 0.5)
+    assert 0 <= wait <= schedule.cap * (1 + schedule.jitter) * 1.000001
+    assert abs(wait - middle) <= middle * schedule.jitter * 1.000001
+    assert backoff_wait(schedule, attempt + 1, lambda: 0.5) >= middle
+
+
+@given(st.lists(st.sampled_from("abcd"), unique=True, max_size=4).map(tuple))
+def test_failover_visits_every_relay_once_and_then_says_so(preferred: tuple[str, ...]) -> None:
+    route: tuple[str, ...] | None = preferred
+    seen = []
+    while route:
+        seen.append(route[0])
+        assert sorted(route) == sorted(preferred)
+        route = next_route(route, preferred)
+    assert tuple(seen) == preferred
+
+
+def test_a_route_whose_relay_is_no_longer_the_streams_has_no_next() -> None:
+    assert next_route(("gone", "a"), RELAYS) is None
+    assert next_route((), RELAYS) is None
+
+
+# --- where it goes --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("outcome", "path"),
+    [
+        (outcomes.sent(Reply(250, "2.0.0 ok")), (State.SENT,)),
+        (outcomes.bounced(Phase.RCPT, GONE, "no_such_user", suppress=True), (State.BOUNCED,)),
+        (outcomes.failed(Phase.DATA, GONE, "too_large"), (State.FAILED,)),
+        (outcomes.held("quarantined", "the template is broken"), (State.HELD,)),
+    ],
+)
+def test_an_end_is_an_end(outcome: Outcome, path: tuple[State, ...]) -> None:
+    s = after(outcome)
+    assert (s.path, s.bucket, s.token, s.recipient_id) == (path, None, 3, 7)
+    assert (s.attempt is not None) == outcome.counts
+    assert s.error_class == outcome.error_class
+
+
+def test_held_says_why() -> None:
+    assert after(outcomes.held("quarantined", "why")).note == "why"
+
+
+def test_a_deferral_waits_by_the_number_of_attempts() -> None:
+    for before, wait in ((0, 60), (1, 180), (2, 540)):
+        s = after(deferred(), of=claim(attempts=before))
+        assert (s.path, s.due_at) == ((State.DEFERRED,), NOW + wait * 1000)
+        assert s.stored == b"bytes"
+        assert s.bucket is None
+
+
+def test_a_relays_own_wait_counts_up_to_the_cap_and_shortens_nothing() -> None:
+    assert after(deferred(retry_after=600)).due_at == NOW + 600_000
+    assert after(deferred(retry_after=10**9)).due_at == NOW + 3_600_000
+    assert after(deferred(retry_after=1)).due_at == NOW + 60_000
+
+
+def test_the_attempt_keeps_the_relays_words_and_the_times() -> None:
+    reply = Reply(450, "x" * 3000 + "\x00", "4.0.0")
+    attempt = after(outcomes.deferred(Phase.DATA, reply, "busy")).attempt
+    assert attempt is not None
+    assert (attempt.relay, attempt.started_at, attempt.ended_at) == ("a", NOW - 50, NOW)
+    assert (attempt.kind, attempt.phase, attempt.code, attempt.enhanced, attempt.error_class) == (
+        "defer",
+        "data",
+        450,
+        "4.0.0",
+        "busy",
+    )
+    assert len(attempt.reply) == REPLY_CAP
+    short = after(outcomes.deferred(Phase.DATA, Reply(450, "a\x00b"), "busy")).attempt
+    assert short is not None
+    assert "\x00" not in short.reply  # PostgreSQL takes none
+
+
+@pytest.mark.parametrize("scope", [Scope.RELAY, Scope.CONNECTION])
+@pytest.mark.parametrize("counts", [True, False])
+def test_a_relays_fault_goes_to_the_next_relay_at_once(scope: Scope, counts: bool) -> None:
+    make = outcomes.deferred if counts else outcomes.untouched
+    s = after(make(Phase.CONNECT, Reply(0, "refused"), "connect_failed", scope))
+    assert s.due_at == NOW
+    assert s.path == (State.DEFERRED if counts else State.QUEUED,)
+    assert s.bucket == BucketKey(Lane.BULK, "p", ("b", "c", "a"), "d.example")
+
+
+@pytest.mark.parametrize("scope", [Scope.RECIPIENT, Scope.MESSAGE, Scope.DOMAIN, Scope.SENDER])
+def test_what_is_not_the_relays_fault_stays_with_it(scope: Scope) -> None:
+    s = after(deferred(scope))
+    assert (s.bucket, s.due_at) == (None, NOW + 60_000)
+
+
+def test_after_the_last_relay_the_first_has_its_turn_again_later() -> None:
+    last = BucketKey(Lane.BULK, "p", ("c", "a", "b"), "d.example")
+    s = after(deferred(Scope.RELAY), of=claim(relay="c", attempts=2), bucket=last)
+    assert s.due_at == NOW + 540_000
+    assert s.bucket == BucketKey(Lane.BULK, "p", RELAYS, "d.example")
+
+
+def test_a_stream_that_is_gone_neither_moves_nor_crashes() -> None:
+    s = after(deferred(Scope.RELAY), preferred=())
+    assert (s.bucket, s.path) == (None, (State.DEFERRED,))
+
+
+def test_the_round_of_the_relays_ends_whatever_they_answer() -> None:
+    """No loop of failovers without a wait."""
+    bucket, now, waits = BucketKey(Lane.BULK, "p", RELAYS), NOW, []
+    for n in range(9):
+        c = claim(relay=bucket.route[0], attempts=n)
+        s = after(deferred(Scope.RELAY), of=c, bucket=bucket, now=now)
+        waits.append(s.due_at - now)
+        bucket, now = s.bucket or bucket, s.due_at
+    assert [w > 0 for w in waits] == [False, False, True] * 3
+
+
+def test_untouched_costs_no_attempt_and_asks_again_soon() -> None:
+    s = after(outcomes.untouched(Phase.BODY, Reply(0, "stopped"), "stopped", Scope.MESSAGE))
+    assert (s.path, s.attempt, s.stored) == ((State.QUEUED,), None, None)
+    assert NOW + UNTOUCHED_WAIT * 1000 <= s.due_at <= NOW + UNTOUCHED_WAIT * 1200
+    told = replace(
+        outcomes.untouched(Phase.BODY, Reply(0, "limit"), "limit", Scope.MESSAGE), retry_after=0.0
+    )
+    # Never at once: the loop would be a busy one.
+    assert after(told).due_at > NOW
+
+
+def test_uncertain_is_tried_again_or_rests_as_the_stream_says() -> None:
+    s = after(outcomes.uncertain("lost"))
+    assert (s.path, s.due_at) == ((State.UNCERTAIN, State.QUEUED), NOW + 60_000)
+    assert s.stored == b"bytes"  # the same bytes, with the same Message-ID
+    assert s.attempt is not None
+    held = after(outcomes.uncertain("lost"), stream=Stream(uncertain="hold"))
+    assert held.path == (State.UNCERTAIN,)
+    # It stays where it may have been taken: failover would make a second copy likelier.
+    assert s.bucket is None
+
+
+@pytest.mark.parametrize(
+    ("age", "wait", "path"),
+    [(0, 60, State.DEFERRED), (86400 - 61, 60, State.DEFERRED), (86400 - 59, 60, State.FAILED)],
+)
+def test_it_gives_up_when_the_next_attempt_would_be_too_late(
+    age: int, wait: int, path: State
+) -> None:
+    old = claim(letter=replace(claim().letter, date=NOW - age * 1000))
+    s = after(deferred(), of=old)
+    assert s.path == (path,)
+    if path is State.FAILED:
+        assert "give_up" in s.note
+        assert s.attempt is not None
+
+
+def test_the_age_counts_from_send_at() -> None:
+    """``Letter.date`` is the later of acceptance and ``send_at``."""
+    planned = claim(accepted_at=NOW - 10 * 86_400_000)
+    assert after(deferred(), of=planned).path == (State.DEFERRED,)
+
+
+def test_it_expires_when_the_next_attempt_would_be_too_late() -> None:
+    assert after(deferred(), of=claim(expires_at=NOW + 60_001)).path == (State.DEFERRED,)
+    s = after(deferred(), of=claim(expires_at=NOW + 60_000))
+    assert (s.path, s.error_class) == ((State.EXPIRED,), "greylisted")
+    assert s.attempt is not None
+
+
+def test_an_uncertain_one_that_may_not_be_tried_again_rests_uncertain() -> None:
+    """It is perhaps delivered: to call it expired or failed would be to know."""
+    s = after(outcomes.uncertain("lost"), of=claim(expires_at=NOW + 1))
+    assert s.path == (State.UNCERTAIN,)
+
+
+def test_bytes_are_kept_only_when_an_attempt_does_not_end_it() -> None:
+    assert after(outcomes.sent(Reply(250, "ok"))).stored is None
+    assert after(deferred()).stored == b"bytes"
+    assert after(outcomes.bounced(Phase.RCPT, GONE, "x", suppress=False)).stored == b"bytes"
+    assert after(deferred(), content=None).stored is None
+
+
+def test_a_sensitive_claim_settles_as_sensitive() -> None:
+    assert after(outcomes.sent(Reply(250, "ok")), of=claim(sensitive=True)).sensitive
+
+
+OUTCOMES = st.one_of(
+    st.just(outcomes.sent(Reply(250, "ok"))),
+    st.just(outcomes.uncertain("lost")),
+    st.just(outcomes.held("x", "y")),
+    st.builds(
+        outcomes.deferred,
+        st.sampled_from(Phase),
+        st.just(LATER),
+        st.just("later"),
+        st.sampled_from(Scope),
+        st.none() | st.floats(0, 1e7),
+    ),
+    st.builds(
+        outcomes.untouched,
+        st.sampled_from(Phase),
+        st.just(LATER),
+        st.just("later"),
+        st.sampled_from(Scope),
+    ),
+    st.builds(outcomes.failed, st.sampled_from(Phase), st.just(GONE), st.just("x")),
+)
+
+
+@given(
+    OUTCOMES,
+    st.integers(0, 200),
+    st.none() | st.integers(NOW - 10**8, NOW + 10**9),
+    st.sampled_from(["retry", "hold"]),
+    st.sampled_from([RELAYS, ("b", "c", "a"), ("c", "a", "b"), ("x",)]),
+    st.floats(0, 0.999),
+)
+def test_every_outcome_has_a_legal_end_and_what_waits_is_due(
+    outcome: Outcome,
+    attempts: int,
+    expires_at: int | None,
+    uncertain: str,
+    route: tuple[str, ...],
+    chance: float,
+) -> None:
+    """``Settlement`` itself refuses a path that the table does not know."""
+    s = after(
+        outcome,
+        of=claim(attempts=attempts, expires_at=expires_at, relay=route[0]),
+        stream=Stream(retry=STREAM.retry, uncertain=uncertain),
+        bucket=BucketKey(Lane.BULK, "p", route),
+        random=lambda: chance,
+    )
+    if s.path[-1] in (State.QUEUED, State.DEFERRED):
+        assert NOW <= s.due_at <= NOW + 3600 * 1000 * 1.2 + 1
+        assert expires_at is None or s.due_at < expires_at
+        assert s.due_at > NOW or s.bucket is not None
+    else:
+        assert s.bucket is None
