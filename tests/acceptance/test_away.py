@@ -23,7 +23,13 @@ def running_pids(scene: Stage) -> list[int]:
 def test_a_journal_that_is_away_stops_intake_and_sending_and_nothing_is_lost(
     stage: Setting, postgres_server: Postgres, rabbitmq_server: RabbitMQ, figure: Any
 ) -> None:
-    scene = stage("rabbitmq", "postgresql", settings=QUICK, plans={"n": ["slow 0.05"]})
+    # Away for longer than a lease, so that each worker must take itself for dead.
+    scene = stage(
+        "rabbitmq",
+        "postgresql",
+        settings=QUICK | {"worker.lease": "3s"},
+        plans={"n": ["slow 0.05"]},
+    )
     documents = mails(1000)
     first, rest = documents[:600], documents[600:]
     intake, worker = scene.intake(), scene.worker(2)
