@@ -81,14 +81,18 @@ def load(
             time.sleep(1.0)
             with watch(side) if watch else contextlib.nullcontext():
                 spent = {"sink": -machine.cpu(sink.daemon._process.pid)}
-                for name, part in (side.servers() | side.parts).items():
+                before = side.servers() | side.parts
+                for name, part in before.items():
                     spent[name] = -machine.cpu(part._process.pid)
                 begun = side.go()
+                for name in side.parts.keys() - before.keys():
+                    # What starting cost it is not a message's.
+                    spent[name] = -machine.cpu(side.parts[name]._process.pid)
                 ended = sink.wait(WARM + messages, PATIENCE)
                 memory = sum(machine.pss(p._process.pid) for p in side.parts.values())
                 side.check(WARM + messages)
                 ours = {
-                    name: (machine.cpu(part._process.pid) + spent.get(name, 0.0)) / messages * 1e6
+                    name: (machine.cpu(part._process.pid) + spent[name]) / messages * 1e6
                     for name, part in side.parts.items()
                 }
                 theirs = {

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from mailgate import log
 from mailgate.config.shape import Config, Rate
@@ -255,9 +255,13 @@ def limiter_url(config: Config) -> str:
     return broker if is_redis(broker) else "journal"
 
 
-def _report(ended: Ended) -> None:
+def _report(batch: Sequence[Ended]) -> None:
+    log.dispositions([_disposition(ended) for ended in batch])
+
+
+def _disposition(ended: Ended) -> log.Disposition:
     claim = ended.claim
-    log.disposition(
+    return log.Disposition(
         ended.settlement.path[0].value,
         message_id=spell(claim.message_id),
         recipient_id=claim.recipient_id,

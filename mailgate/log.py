@@ -12,8 +12,9 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Mapping
-from typing import Any, Literal, TextIO
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor
@@ -70,7 +71,12 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 #: Stands unquoted in key=value.
 _BARE = re.compile(r"[^\s\"'=\\]+")
 
-_dispositions = structlog.stdlib.get_logger("mailgate.disposition")
+_dispositions = logging.getLogger("mailgate.disposition")
+_said = structlog.stdlib.get_logger("mailgate.disposition")
+_direct: _Direct | None = None
+
+#: Processes share a pipe; what is shorter than this stays together in it (PIPE_BUF).
+_ATOMIC = 4096
 
 
 def configure(
@@ -108,6 +114,8 @@ def configure(
     for old in root.handlers[:]:
         root.removeHandler(old)
     root.addHandler(handler)
+    global _direct
+    _direct = None if show_addresses else _Direct(handler, format)
     root.setLevel(_LEVELS[level])
     for name, least in _FOREIGN.items():
         logger = logging.getLogger(name)
@@ -124,40 +132,116 @@ def configure(
     )
 
 
-def disposition(
-    event: str,
-    *,
-    message_id: str | int,
-    recipient_id: int,
-    producer: str,
-    stream: str,
-    relay: str,
-    address: str,
-    attempts: int,
-    duration_ms: int,
-    error_class: str = "",
-    code: int = 0,
-) -> None:
-    """The one line about what became of a recipient (``sent``, ``deferred``…).
+class Disposition(NamedTuple):
+    """What became of a recipient; of ``address`` only the domain is written.
 
-    Of ``address`` only the domain is written; ``duration_ms`` is the time since
-    the message was accepted, in milliseconds; ``code`` is the relay's, 0 for none.
+    ``event`` is the state (``sent``, ``deferred``…); ``duration_ms`` is how long the
+    conversation took; ``code`` is the relay's, 0 for none.
     """
-    said: dict[str, Any] = {
-        "message_id": message_id,
-        "recipient_id": recipient_id,
-        "producer": producer,
-        "stream": stream,
-        "relay": relay,
-        "domain": address.rpartition("@")[2],
-        "attempts": attempts,
-        "duration_ms": duration_ms,
-    }
-    if error_class:
-        said["error_class"] = error_class
-    if code:
-        said["code"] = code
-    _dispositions.info(event, **said)
+
+    event: str
+    message_id: str | int
+    recipient_id: int
+    producer: str
+    stream: str
+    relay: str
+    address: str
+    attempts: int
+    duration_ms: int
+    error_class: str = ""
+    code: int = 0
+
+    def fields(self) -> dict[str, Any]:
+        """What the line says beside the event."""
+        said: dict[str, Any] = {
+            "message_id": self.message_id,
+            "recipient_id": self.recipient_id,
+            "producer": self.producer,
+            "stream": self.stream,
+            "relay": self.relay,
+            "domain": self.address.rpartition("@")[2],
+            "attempts": self.attempts,
+            "duration_ms": self.duration_ms,
+        }
+        if self.error_class:
+            said["error_class"] = self.error_class
+        if self.code:
+            said["code"] = self.code
+        return said
+
+
+def dispositions(batch: Sequence[Disposition]) -> None:
+    """A line for each recipient of the batch."""
+    if not _dispositions.isEnabledFor(logging.INFO):
+        return
+    direct = _direct if _direct is not None and _direct.serves() else None
+    for one in batch if direct is None else direct.write(batch):
+        _said.info(one.event, **one.fields())
+
+
+class _Direct:
+    """The short way for dispositions, which are as many as all other lines together.
+
+    Writes the line that the long way would write, when nothing in it needs masking or
+    escaping; what does is left to the long way.
+    """
+
+    def __init__(self, handler: logging.StreamHandler[TextIO], format: Format) -> None:
+        self._handler = handler
+        self._json = format == "json"
+
+    def serves(self) -> bool:
+        """Whether a line of the long way would end in our handler alone, as it is."""
+        logger = _dispositions
+        return (
+            logging.getLogger().handlers == [self._handler]
+            and not (logger.handlers or logger.filters or self._handler.filters)
+            and logger.propagate
+            and not structlog.contextvars.get_contextvars()
+        )
+
+    def write(self, batch: Sequence[Disposition]) -> list[Disposition]:
+        """Write what can be written; gives the rest."""
+        now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        rest: list[Disposition] = []
+        text = ""
+        for one in batch:
+            said = one.fields()
+            words = "".join([value for value in said.values() if type(value) is str])
+            if "@" in words or not words.isascii() or not words.isprintable():
+                rest.append(one)
+                continue
+            line = self._line(now, one.event, said)
+            if len(text) + len(line) >= _ATOMIC:
+                self._out(text)
+                text = ""
+            text += line + "\n"
+        if text:
+            self._out(text)
+        return rest
+
+    def _line(self, now: str, event: str, said: Mapping[str, Any]) -> str:
+        name = _dispositions.name
+        if self._json:
+            head = {"time": now, "level": "info", "logger": name, "event": event}
+            return json.dumps({**head, **said}, ensure_ascii=False)
+        pairs = [
+            f"{key}={value if type(value) is int else _quoted(value)}"
+            for key, value in said.items()
+        ]
+        return " ".join([now, "info   ", name, event, *pairs])
+
+    def _out(self, text: str) -> None:
+        handler = self._handler
+        handler.acquire()
+        try:
+            handler.stream.write(text)
+            handler.flush()
+        except (OSError, ValueError):
+            # As every handler of logging does: what cannot be written stops nobody.
+            pass
+        finally:
+            handler.release()
 
 
 def mask_address(text: str) -> str:

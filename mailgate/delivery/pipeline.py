@@ -35,6 +35,8 @@ TURN = 0.02
 LOOK = 0.1
 #: A limit that opens within this is waited for in the task (seconds).
 NEAR = 0.5
+#: More work than places is said to others at once, and then so often (seconds).
+HELP = 0.2
 #: How long a process holds back for a suspect before it works on (seconds).
 DRAIN = 2.0
 
@@ -63,7 +65,7 @@ class Pipeline:
         render: Render,
         send: Send,
         random: Callable[[], float],
-        report: Callable[[Ended], None],
+        report: Callable[[Sequence[Ended]], None],
         trouble: Trouble,
     ) -> None:
         self._config = config
@@ -101,12 +103,13 @@ class Pipeline:
     ) -> tuple[Counter[str], bool]:
         """Keep the places filled from ``lanes`` until ``deadline`` (monotonic) or nothing is due.
 
-        ``call_help`` is called when more is due than there are places. Gives the
+        ``call_help`` is called while more is due than there are places. Gives the
         counts of what was settled, and whether due work is left. Conversations
         still open at the deadline stay open.
         """
         counts: Counter[str] = Counter()
         more = False
+        call_at = 0.0
         async with self._one_at_a_time:
             while not self._stopping and time.monotonic() < deadline:
                 room = self._room()
@@ -119,8 +122,9 @@ class Pipeline:
                     continue
                 self._paced = take.again_in is not None
                 more = take.more or bool(take.taken)
-                if take.more:
+                if take.more and time.monotonic() >= call_at:
                     call_help()
+                    call_at = time.monotonic() + HELP
                 wait = self._next_look(take)
                 if wait is None:
                     more = False
@@ -169,12 +173,13 @@ class Pipeline:
             self._ended = batch + self._ended
             self._doubt = True
             raise
+        told = []
         for ended in batch:
             self._lease.spool.free(ended.slot)
             written = ended.settlement.recipient_id in take.turn.settled
             counts[ended.kind.value if written else "stale"] += 1
             if written:
-                self._report(ended)
+                told.append(ended)
         if take.turn.expired:
             counts["expired"] += take.turn.expired
         for _, dropped in take.turn.waiting:
@@ -184,6 +189,8 @@ class Pipeline:
             task = asyncio.create_task(self._converse(taken))
             self._open.add(task)
             task.add_done_callback(self._done)
+        if told:
+            self._report(told)
         self._hold_back(take)
         return take
 

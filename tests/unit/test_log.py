@@ -58,21 +58,24 @@ def test_a_record_is_one_line_of_pairs_on_the_console():
     assert line.endswith(' warning mailgate.test took 5 text="two words" n=5 q="a\\"b"\n')
 
 
+DEFERRED = log.Disposition(
+    "deferred",
+    message_id=7,
+    recipient_id=9,
+    producer="billing",
+    stream="transactional",
+    relay="main",
+    address="canary.person@example.com",
+    attempts=2,
+    duration_ms=1234,
+    error_class="greylisted",
+    code=451,
+)
+
+
 def test_a_disposition_is_one_line_with_the_domain_and_no_address():
     stream = start()
-    log.disposition(
-        "deferred",
-        message_id=7,
-        recipient_id=9,
-        producer="billing",
-        stream="transactional",
-        relay="main",
-        address="canary.person@example.com",
-        attempts=2,
-        duration_ms=1234,
-        error_class="greylisted",
-        code=451,
-    )
+    log.dispositions([DEFERRED])
     (record,) = records(stream)
     assert "canary" not in stream.getvalue()
     del record["time"]
@@ -91,6 +94,56 @@ def test_a_disposition_is_one_line_with_the_domain_and_no_address():
         "error_class": "greylisted",
         "code": 451,
     }
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_dispositions_read_the_same_by_the_short_way_and_by_the_long_way(format, monkeypatch):
+    batch = [
+        DEFERRED,
+        DEFERRED._replace(event="sent", message_id="03essbj9mqry1", error_class="", code=0),
+        DEFERRED._replace(stream="two words", relay="a=b", address="ann@xn--bcher-kva.example"),
+        DEFERRED._replace(error_class="line\nend\x1b[31m \u202e", relay="ann@example.com"),
+        DEFERRED._replace(address="ann@bücher.example"),
+    ]
+    short = start(format)
+    log.dispositions(batch)
+    monkeypatch.setattr(log._Direct, "serves", lambda self: False)
+    long = start(format)
+    log.dispositions(batch)
+    told = [
+        sorted(re.sub(r"\d{4}-[^ \"]*Z", "T", line) for line in s.getvalue().splitlines())
+        for s in (short, long)
+    ]
+    assert told[0] == told[1]
+    assert len(told[0]) == len(batch)
+
+
+def test_dispositions_follow_level_handlers_and_context():
+    stream = start(level="warning")
+    log.dispositions([DEFERRED])
+    assert not stream.getvalue()
+    stream = start()
+    with structlog.contextvars.bound_contextvars(lane="high"):
+        log.dispositions([DEFERRED])
+    assert records(stream)[0]["lane"] == "high"
+    other = io.StringIO()
+    logging.getLogger().addHandler(logging.StreamHandler(other))
+    log.dispositions([DEFERRED])
+    assert "deferred" in other.getvalue()
+
+
+def test_many_dispositions_leave_in_writes_that_a_shared_pipe_keeps_together():
+    class Pipe(io.StringIO):
+        def write(self, text: str) -> int:
+            writes.append(text)
+            return super().write(text)
+
+    writes: list[str] = []
+    log.configure("console", stream=Pipe())
+    log.dispositions([DEFERRED] * 100)
+    assert sum(text.count("\n") for text in writes) == 100
+    assert 1 < len(writes) < 20
+    assert all(len(text) <= 4096 and text.endswith("\n") for text in writes)
 
 
 @pytest.mark.parametrize(
