@@ -34,7 +34,7 @@ def unfit(envelope: Envelope, offers: Offers) -> Outcome | None:
         what = f"{size} bytes; the relay takes at most {offers.size} (SIZE, RFC 1870)"
         return _unfit("too_large", what)
     if envelope.smtputf8 and not offers.smtputf8:
-        what = "the address is not ASCII and the relay does not offer SMTPUTF8 (RFC 6531)"
+        what = "an address is not ASCII and the relay does not offer SMTPUTF8 (RFC 6531)"
         return _unfit("smtputf8_not_offered", what)
     if not content.isascii() and not offers.eight_bit:
         what = "the message is not 7-bit and the relay does not offer 8BITMIME (RFC 6152)"

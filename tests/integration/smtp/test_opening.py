@@ -245,6 +245,17 @@ async def test_a_greeting_in_clear_is_never_taken_for_one_under_tls() -> None:
         assert "EHLO" not in relay.heard[0].verbs
 
 
+async def test_a_greeting_injected_before_tls_is_not_believed(authority: Authority) -> None:
+    async def greet(heard: Heard) -> None:
+        await heard.say("220 in clear")
+        await heard.writer.start_tls(authority.server())
+
+    async with ScriptedRelay(GREETING=greet) as relay:
+        outcome = await setup_fails(relay, security="tls", ca_file=authority.file)
+        assert (outcome.kind, outcome.phase) == (Kind.DEFER, Phase.CONNECT)
+        assert "EHLO" not in relay.heard[0].verbs
+
+
 # --- AUTH -----------------------------------------------------------------------------------
 
 

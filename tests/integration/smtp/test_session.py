@@ -141,14 +141,16 @@ async def test_smtputf8_needed_and_not_offered_fails_clearly() -> None:
         session.abort()
 
 
-async def test_eight_bit_content_is_declared_or_refused() -> None:
-    content = "Subject: x\r\n\r\ngrün\r\n".encode()
-    async with ScriptedRelay(offers=("8BITMIME",)) as relay:
+async def test_an_address_in_the_header_beyond_ascii_is_declared_or_refused() -> None:
+    content = "To: grün@example.net\r\n\r\nhello\r\n".encode()
+    async with ScriptedRelay(offers=("8BITMIME", "SMTPUTF8")) as relay:
         assert (await send(relay, content=content)).kind is Kind.SENT
-        assert relay.heard[0].commands[1].endswith(" BODY=8BITMIME")
-    async with ScriptedRelay(offers=()) as relay:
-        outcome = await send(relay, content=content)
-        assert (outcome.kind, outcome.error_class) == (Kind.FAIL, "8bitmime_not_offered")
+        assert relay.heard[0].commands[1].endswith(" BODY=8BITMIME SMTPUTF8")
+        assert relay.mails == [content]
+    for offers, lacking in ((("8BITMIME",), "smtputf8"), (("SMTPUTF8",), "8bitmime")):
+        async with ScriptedRelay(offers=offers) as relay:
+            outcome = await send(relay, content=content)
+            assert (outcome.kind, outcome.error_class) == (Kind.FAIL, f"{lacking}_not_offered")
 
 
 # --- refusals -------------------------------------------------------------------------
@@ -472,6 +474,29 @@ async def test_a_dot_that_provably_never_left_is_deferred(
         assert b"\r\n.\r\n" not in relay.heard[0].torso
 
 
+async def test_a_relay_that_hangs_up_but_reads_on_never_gets_the_dot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """asyncio answers an EOF by a close, which flushes."""
+    monkeypatch.setattr(session_module, "ONE_WRITE", len(LARGE) * 2)
+
+    async def hangs_up(heard: Heard) -> str:
+        heard.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await heard.say("354 go on")
+        await asyncio.sleep(0.1)
+        heard.writer.write_eof()
+        await asyncio.sleep(0.1)
+        heard.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        heard.torso = await heard.reader.read()
+        return "close"
+
+    async with ScriptedRelay(DATA=hangs_up, rcvbuf=4096) as relay:
+        outcome = await send(relay, content=LARGE)
+        assert (outcome.kind, outcome.phase) == (Kind.DEFER, Phase.BODY)
+        await asyncio.wait_for(relay.heard[0].ended.wait(), 5)
+        assert b"\r\n.\r\n" not in relay.heard[0].torso
+
+
 async def test_a_large_message_arrives_whole_and_marks_its_dot_last() -> None:
     seen: list[int] = []
     async with ScriptedRelay(rcvbuf=65536) as relay:
@@ -482,6 +507,7 @@ async def test_a_large_message_arrives_whole_and_marks_its_dot_last() -> None:
         assert relay.mails == [LARGE]
 
 
+@pytest.mark.parametrize("dot", ["after the body", "in one write with it"])
 @pytest.mark.parametrize(
     ("reply", "kind", "error_class"),
     [
@@ -491,8 +517,11 @@ async def test_a_large_message_arrives_whole_and_marks_its_dot_last() -> None:
     ],
 )
 async def test_an_answer_before_the_end_of_the_body_stops_the_upload(
-    reply: str, kind: Kind, error_class: str
+    monkeypatch: pytest.MonkeyPatch, reply: str, kind: Kind, error_class: str, dot: str
 ) -> None:
+    if dot == "in one write with it":
+        monkeypatch.setattr(session_module, "ONE_WRITE", len(LARGE) * 2)
+
     async def impolite(heard: Heard) -> str:
         heard.writer.transport.pause_reading()  # type: ignore[attr-defined]
         await heard.say("354 go on")
@@ -507,7 +536,7 @@ async def test_an_answer_before_the_end_of_the_body_stops_the_upload(
     async with ScriptedRelay(DATA=impolite, rcvbuf=4096) as relay:
         outcome = await send(relay, marks, LARGE)
         assert (outcome.kind, outcome.error_class, outcome.phase) == (kind, error_class, Phase.BODY)
-        assert marks.said == []
+        assert marks.said == ([] if dot == "after the body" else ["dot", "refused"])
         await asyncio.wait_for(relay.heard[0].ended.wait(), 5)
         assert b"\r\n.\r\n" not in relay.heard[0].torso
 
