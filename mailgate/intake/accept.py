@@ -7,6 +7,7 @@ which broker a delivery came from.
 
 from __future__ import annotations
 
+import itertools
 import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -123,6 +124,7 @@ def decide(delivery: Delivery, config: Config, check_data: CheckData) -> Arrival
         raw=delivery.body,
         send_at=_ms(said.send_at),
         expires_at=_ms(said.expires_at),
+        lifetime=None if stream.expires_after is None else int(stream.expires_after * 1000),
         sensitive=said.sensitive,
         idempotency_key=said.idempotency_key,
         tags=json.dumps(said.tags) if said.tags else None,
@@ -172,7 +174,10 @@ def _recipients(
         good: list[NewRecipient] = []
         bad: list[Fault] = []
         seen: set[str] = set()
-        for index, r in enumerate(said.recipients):
+        # Named by their places in what was published.
+        left_out = {r.index for r in said.refused}
+        places = (n for n in itertools.count() if n not in left_out)
+        for index, r in zip(places, said.recipients, strict=False):
             faults = _check(said, {**said.data, **r.data}, check_data, f"recipients[{index}].data")
             bad += faults
             if faults or r.email in seen:
@@ -218,16 +223,22 @@ def _identity(delivery: Delivery, said: Submission) -> str:
     if own is not None:
         return f"key:{own}"
     if delivery.identity is not None:
-        return f"{delivery.source}:{delivery.identity}"[:400]
+        return _given(delivery.source, delivery.identity)
     if delivery.session is not None:
         # The same when the batch is tried again because the reply to COMMIT was lost.
         return f"none:{delivery.session:x}:{delivery.handle}"[:400]
     return f"none:{uuid.uuid4().hex}"
 
 
+def _given(source: str, identity: str) -> str:
+    """A transport's identity as every store can hold it: an AMQP ``message_id`` is any bytes."""
+    text = identity.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\0")
+    return f"{source}:{text}"[:400]
+
+
 def _parked(delivery: Delivery, faults: Sequence[Fault], producer: str | None = None) -> NewParked:
     if delivery.identity is not None:
-        identity = f"{delivery.source}:{delivery.identity}"[:400]
+        identity = _given(delivery.source, delivery.identity)
     elif delivery.redelivered:
         # Perhaps parked before the acknowledgement was lost: at worst it stands twice.
         identity = f"body:{blake2b(delivery.body, digest_size=16).hexdigest()}"

@@ -78,6 +78,8 @@ class Arrival:
     template: str | None = None
     send_at: int | None = None
     expires_at: int | None = None
+    #: Where no ``expires_at`` was said: it expires so long after it may be sent first (ms).
+    lifetime: int | None = None
     sensitive: bool = False
     idempotency_key: str | None = None
     tags: str | None = None
@@ -290,7 +292,7 @@ class Arrivals:
                         r.own,
                         self._buckets[r.bucket],
                         due,
-                        arrival.expires_at,
+                        _expires_at(arrival, now),
                     )
                 )
                 if due <= now:
@@ -392,7 +394,7 @@ def _message_row(id_: int, a: Arrival, now: int) -> tuple[object, ...]:
         a.template,
         now,
         a.send_at,
-        a.expires_at,
+        _expires_at(a, now),
         len(a.recipients),
         a.sensitive,
         a.idempotency_key,
@@ -403,6 +405,12 @@ def _message_row(id_: int, a: Arrival, now: int) -> tuple[object, ...]:
         a.body,
         a.session,
     )
+
+
+def _expires_at(a: Arrival, now: int) -> int | None:
+    if a.expires_at is not None or a.lifetime is None:
+        return a.expires_at
+    return (now if a.send_at is None else a.send_at) + a.lifetime
 
 
 def _conflict(arrival: Arrival, first: int) -> NewParked:

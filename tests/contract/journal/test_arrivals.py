@@ -132,6 +132,23 @@ def test_send_at_is_due_then_and_rings_nothing(journal: Rig) -> None:
     assert [h.email for h in journal.heads(ahead=3_600_001)] == ["later@example.org"]
 
 
+def test_a_streams_lifetime_counts_from_the_moment_it_may_be_sent(journal: Rig) -> None:
+    later = journal.database.now() + 3_600_000
+    journal.store(
+        arrival("a", lifetime=1000),
+        arrival("b", lifetime=1000, send_at=later),
+        arrival("c", lifetime=1000, send_at=later, expires_at=5),
+        arrival("d"),
+    )
+    a, b, c, d = journal.all(
+        "SELECT r.expires_at, m.expires_at AS whole, m.accepted_at FROM recipients r"
+        " JOIN messages m ON m.id = r.message_id ORDER BY r.id"
+    )
+    assert a.expires_at == a.accepted_at + 1000
+    assert [x.expires_at for x in (b, c, d)] == [later + 1000, 5, None]
+    assert all(x.expires_at == x.whole for x in (a, b, c, d))
+
+
 # --- deliveries without any identity -------------------------------------------
 
 
