@@ -19,6 +19,7 @@ from mailgate.model.outcome import Kind, Outcome, Scope
 from mailgate.model.state import Phase
 from mailgate.smtp.opening import SetupFailed, open_wire, read_offers, tls_context
 from mailgate.smtp.session import Session
+from mailgate.smtp.wire import Wire
 from tests.integration.smtp.conftest import Authority, envelope, settings
 from tests.integration.smtp.scripted import Heard, Marks, ScriptedRelay
 from tests.servers.process import free_port
@@ -245,14 +246,24 @@ async def test_a_greeting_in_clear_is_never_taken_for_one_under_tls() -> None:
         assert "EHLO" not in relay.heard[0].verbs
 
 
-async def test_a_greeting_injected_before_tls_is_not_believed(authority: Authority) -> None:
+async def test_a_greeting_injected_before_tls_is_not_believed(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin_tls = Wire.encrypt
+
+    async def late(wire: Wire, *arguments: Any) -> None:
+        await asyncio.sleep(0.1)  # time for the injected bytes to arrive
+        await begin_tls(wire, *arguments)
+
+    monkeypatch.setattr(Wire, "encrypt", late)
+
     async def greet(heard: Heard) -> None:
         await heard.say("220 in clear")
         await heard.writer.start_tls(authority.server())
 
     async with ScriptedRelay(GREETING=greet) as relay:
         outcome = await setup_fails(relay, security="tls", ca_file=authority.file)
-        assert (outcome.kind, outcome.phase) == (Kind.DEFER, Phase.CONNECT)
+        assert (outcome.kind, outcome.error_class) == (Kind.DEFER, "desync")
         assert "EHLO" not in relay.heard[0].verbs
 
 
