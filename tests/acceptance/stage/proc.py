@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,17 +25,32 @@ class Program:
         self, command: Sequence[str], *, log: Path, env: Mapping[str, str], cwd: Path
     ) -> None:
         self.log = log
+        # Readiness as systemd would hear it; short, since a socket's path has a limit.
+        self._notify = cwd / f"ready{len(list(cwd.glob('ready*')))}"
+        self._line = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._line.bind(str(self._notify))
         with log.open("ab") as out:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                env=dict(env),
+                env={**env, "NOTIFY_SOCKET": str(self._notify)},
                 cwd=cwd,
                 start_new_session=True,
             )
         self.pid = self._process.pid
+        self._heard = False
+
+    def wait_ready(self, seconds: float = 30.0) -> None:
+        """Until it has said READY=1, if it has not been heard before."""
+        if self._heard:
+            return
+        self._line.settimeout(seconds)
+        try:
+            self._heard = self._line.recv(64).startswith(b"READY=1")
+        except TimeoutError:
+            raise AssertionError(f"not ready in {seconds:g} s\n{self.tail()}") from None
 
     @property
     def running(self) -> bool:
@@ -70,6 +86,7 @@ class Program:
             os.killpg(self.pid, signal.SIGKILL)
         if self.running:
             self._process.wait(10)
+        self._line.close()
 
     def tail(self, lines: int = 40) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])

@@ -1,0 +1,192 @@
+"""What relays answer, and what kills: deferral, bounces, the dot without an answer, poison."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from itertools import pairwise
+from typing import Any
+
+from tests.acceptance.conftest import Setting
+from tests.acceptance.stage import Copy, Program, Stage, connections_to, mails, until
+
+RETRY = {
+    "streams.transactional.retry.first": "1s",
+    "streams.transactional.retry.factor": "2",
+    "streams.transactional.retry.jitter": "0",
+    "streams.transactional.retry.cap": "2s",
+    "streams.bulk.retry.first": "1s",
+    "streams.bulk.uncertain": "hold",
+}
+PLANS = {
+    "soft": ["451 4.4.1 No route now", "451 4.4.1 No route now", "250"],
+    "grey": ["451 4.7.1 Greylisted", "250"],
+    "dotsoft": ["dot 452 4.3.1 Out of space", "250"],
+    "hard": ["550 5.1.1 No such user"],
+    "cut": ["drop", "250"],
+}
+
+
+def story(scene: Stage, recipient: str) -> dict[str, Any]:
+    [found] = scene.json("messages", "list", "--recipient", recipient)["items"]
+    told: dict[str, Any] = scene.json("messages", "show", found["id"])
+    return told
+
+
+def copies(scene: Stage, recipient: str) -> list[Copy]:
+    return [c for c in scene.relay.book() if c.recipient == recipient]
+
+
+def waits(scene: Stage, recipient: str) -> list[float]:
+    """Seconds between the attempts, by the relay's clock."""
+    times = [c.mail_at / 1e9 for c in copies(scene, recipient)]
+    return [later - earlier for earlier, later in pairwise(times)]
+
+
+def test_every_answer_of_a_relay_becomes_the_right_state_schedule_and_record(
+    stage: Setting, figure: Any
+) -> None:
+    scene = stage("rabbitmq", "sqlite", settings=RETRY, plans=PLANS)
+    scene.intake()
+    scene.worker(2)
+    scene.wait_for_workers(2)
+    scene.publish(
+        [
+            *mails(5, to="soft"),
+            *mails(5, to="grey"),
+            *mails(5, to="dotsoft"),
+            *mails(5, to="hard"),
+            *mails(5, to="cut"),
+            *mails(5, to="cut", domain="hold.example", stream="bulk"),
+            *mails(50),
+        ]
+    )
+    scene.wait_finished(80, 30)
+    states = scene.journal.states()
+    assert states == {"sent": 70, "bounced": 5, "uncertain": 5}
+
+    # 451 twice, then 250: one second and two seconds apart, by the schedule.
+    told = story(scene, "soft+2@example.com")
+    [person] = told["recipients"]
+    assert (person["state"], person["attempts"]) == ("sent", 3)
+    assert [(a["code"], a["enhanced"], a["phase"]) for a in told["attempts"]] == [
+        (451, "4.4.1", "rcpt"),
+        (451, "4.4.1", "rcpt"),
+        (250, "2.0.0", "dot"),
+    ]
+    assert told["attempts"][0]["reply"] == "4.4.1 No route now"
+    assert [e["event"] for e in told["events"]] == ["accepted", "deferred", "deferred", "sent"]
+    gaps = waits(scene, "soft+2@example.com")
+    # Greylisting asks for minutes, and gets no more than the schedule's cap.
+    gaps += waits(scene, "grey+2@example.com")
+    figure(waits=[round(gap, 2) for gap in gaps])
+    for gap, due in zip(gaps, (1.0, 2.0, 2.0), strict=True):
+        assert due <= gap < due + 1.5
+
+    # Refused at the dot, the same bytes come again: Message-ID, Date, boundaries.
+    first, second = copies(scene, "dotsoft+1@example.com")
+    assert (first.answer, second.answer) == ("452 4.3.1 Out of space", "250")
+    assert first.message_id
+    assert (first.message_id, first.date) == (second.message_id, second.date)
+    assert first.digest == second.digest
+
+    # 550: once, and final.
+    told = story(scene, "hard+0@example.com")
+    assert told["recipients"][0]["state"] == "bounced"
+    [attempt] = told["attempts"]
+    assert (attempt["code"], attempt["reply"]) == (550, "5.1.1 No such user")
+    assert len(copies(scene, "hard+0@example.com")) == 1
+
+    # No answer to the dot: uncertain, then again under the same Message-ID …
+    told = story(scene, "cut+3@example.com")
+    assert [a["result"] for a in told["attempts"]] == ["uncertain", "sent"]
+    assert [e["event"] for e in told["events"]] == ["accepted", "uncertain", "queued", "sent"]
+    first, second = copies(scene, "cut+3@example.com")
+    assert (first.message_id, first.digest) == (second.message_id, second.digest)
+    # … or, where the stream says hold, never again by itself.
+    told = story(scene, "cut+3@hold.example")
+    assert told["recipients"][0]["state"] == "uncertain"
+    time.sleep(2.5)
+    assert [len(copies(scene, f"cut+{n}@hold.example")) for n in range(5)] == [1] * 5
+
+
+def test_a_message_that_kills_its_worker_each_time_ends_held_and_its_neighbours_arrive_once(
+    stage: Setting, figure: Any
+) -> None:
+    """The killer stands outside: whoever offers this recipient dies by SIGKILL."""
+    settings = RETRY | {"worker.max_claims": "3", "worker.conversations": "10"}
+    scene = stage("valkey", "sqlite", settings=settings, plans={"poison": ["hang"]})
+    scene.intake()
+    worker = scene.worker(2)
+    scene.wait_for_workers(2)
+    deaths: list[int] = []
+    over = threading.Event()
+
+    def kill_whoever_offers_it() -> None:
+        seen = 0
+        while not over.is_set():
+            hung = [c for c in scene.relay.book() if c.answer == "hang"]
+            for copy in hung[seen:]:
+                for pid in worker.children():
+                    if copy.peer in connections_to(pid, scene.relay.port):
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(pid, signal.SIGKILL)
+                            deaths.append(pid)
+            seen = len(hung)
+            time.sleep(0.02)
+
+    killer = threading.Thread(target=kill_whoever_offers_it)
+    killer.start()
+    try:
+        documents = mails(300)
+        documents.insert(20, mails(1, to="poison")[0])
+        scene.publish(documents)
+        scene.wait_finished(301, 60)
+    finally:
+        over.set()
+        killer.join()
+    told = story(scene, "poison+0@example.com")
+    figure(deaths=len(deaths), uncertain=scene.journal.uncertain())
+    assert told["recipients"][0]["state"] == "held"
+    assert told["recipients"][0]["error_class"] == "poison"
+    # The first among others, then three alone.
+    assert len(deaths) == 4
+    account = scene.account(documents)
+    assert account.clean, account
+    assert account.states == {"sent": 300, "held": 1}
+    assert worker.running
+
+
+def has_lease(scene: Stage, worker: Program) -> bool:
+    return bool(set(worker.children()) & set(scene.journal.workers()))
+
+
+def test_rolling_restarts_under_load_lose_nothing_and_leave_nothing_uncertain(
+    stage: Setting, figure: Any
+) -> None:
+    scene = stage(
+        "valkey", "postgresql", settings={"intake.batch": "50"}, plans={"n": ["slow 0.1"]}
+    )
+    documents = mails(1500)
+    intake, workers = scene.intake(), [scene.worker(1), scene.worker(1)]
+    scene.wait_for_workers(2)
+    scene.publish(documents)
+    stops = []
+    for n in range(5):
+        scene.wait_accepted(200 * (n + 1))
+        intake.wait_ready()
+        until(lambda n=n: has_lease(scene, workers[n % 2]), 20, scene.logs)
+        for old in (intake, workers[n % 2]):
+            begun = time.monotonic()
+            assert old.stop() == 0, old.tail()
+            stops.append(time.monotonic() - begun)
+        intake, workers[n % 2] = scene.intake(), scene.worker(1)
+    scene.wait_finished(1500, 60)
+    account = scene.account(documents)
+    figure(worst_stop=round(max(stops), 2), uncertain=account.uncertain, copies=account.copies)
+    assert account.clean, account
+    assert account.states == {"sent": 1500}
+    assert (account.uncertain, account.copies) == (0, 1500)
