@@ -15,11 +15,10 @@ THROTTLED = _any(
     r"\brate\b.{0,20}(limit|exceed|control)",
     r"(limit|exceed)\w{0,6}.{0,40}\brate\b",
     r"unusual rate",
-    r"unexpected volume|volume of (mail|e-?mail|messages)",
     r"throttl",
     r"too (many|much) (messages?|mails?|e-?mails?|requests?|attempts|traffic)",
     r"too many recipients? (this|per)",
-    r"too (fast|quickly|frequent)|slow(er|ing)? down|slower\b",
+    r"too (fast|quickly|frequent)|slow(er|ing)? down",
     r"(hourly|daily|sending|message|mail|per.(day|hour|minute)) (\w{1,20} )?(limit|quota)",
 )
 #: The bracketed code by which Yahoo and AOL say that an address or network is slowed.
@@ -34,7 +33,7 @@ CONNECTIONS = _any(
 )
 
 FULL = _any(
-    r"(mailbox|mail box|inbox|quota|storage|account|disk).{0,40}\b(full|exceed|over|stuffed)",
+    r"(mailbox|mail box|inbox|quota|storage|account|disk).{0,40}\b(full|exceed|over)",
     r"over\W?quota",
     r"quota (is )?(full|reached|violation)",
     r"exceed\w{0,6}.{0,30}(quota|storage)",
@@ -60,7 +59,6 @@ UNKNOWN = _any(
     # "no such user", "unknown local part"
     r"(unknown|no such|invalid|non-?existent|not a valid|unroutea?ble|not a known|bad|undefined"
     r"|unrecogni[sz]ed) (\w{1,20} )?(" + _ADDRESSEE + r"|local.?part|here|name)",
-    r"does ?n.t have an? .{0,40}account",
     r"no mailbox (here|by that name|found|with)",
     r"no (user|recipient|account|person)s? (\w{1,20} )?(here|found|by that|with (that|this))",
     r"not our customer|unknown to us|is not known (at|to) this",
@@ -73,8 +71,7 @@ DISABLED = (
 )
 
 MOVED = _any(
-    r"\bmoved\b.{0,40}(no|without) forward",
-    r"has (moved|been replaced)",
+    r"(user|recipient|mailbox|address) (has )?moved",
     r"moved to (a )?new address",
 )
 
@@ -90,7 +87,7 @@ POLICY = _any(
     r"spam|unsolicited|\bbulk\b|phish|\bscore\b|complain|abuse",
     r"\bblocked\b|black.?list|block.?list|deny.?list|dnsbl|\brbl\b|listed (at|by|in|on)|bann",
     r"reputation|suspicious|prohibited|restricted",
-    r"\bpolic(y|ies)\b|content|filter|preferences",
+    r"\bpolic(y|ies)\b|content|filter",
     r"\bspf\b|\bdkim\b|\bdmarc\b|authenticat",
     r"not (allowed|permitted|authori[sz]ed)|access denied|denied by",
 )
@@ -109,8 +106,8 @@ SENDER = _any(
     r"sender (address |domain |id |e-?mail )?(\S{0,80}@\S{0,80} )?(is |was )?"
     r"(rejected|refused|denied|unknown|not|blocked|invalid|verif|domain|address)",
     r"(invalid|unknown|bad) sender|domain of sender|sender not",
-    r"(mail|envelope|header).?from|from (address|header|domain)|\bfrom: ",
-    r"return.?path\b(?!:)",
+    r"(mail|envelope|header).?from|from (address|header|domain)",
+    r"return.?path\b",
     r"not allowed to send|\bsend as\b",
 )
 
