@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from mailgate.journal.database import Database, packed
+from mailgate.journal.inserting import Inserting
 from mailgate.journal.tables import attachments, parked
 from mailgate.model.ids import Ids
 from mailgate.model.message import Attachment
@@ -137,6 +138,27 @@ _RECIPIENT = {
     "bucket_id": "bigint",
     "due_at": "bigint",
     "expires_at": "bigint",
+    "changed_at": "bigint",
+}
+#: What is true of every recipient at first.
+_UNTRIED = {
+    "state": "'queued'",
+    "token": "0",
+    "claims": "0",
+    "attempts": "0",
+    "suspect": "false",
+    "deaths": "0",
+    "charged": "false",
+    "seq": "1",
+}
+#: The columns of ``events``.
+EVENT = {
+    "message_id": "bigint",
+    "recipient_id": "bigint",
+    "seq": "bigint",
+    "kind": "text",
+    "at": "bigint",
+    "detail": "text",
 }
 
 
@@ -148,31 +170,11 @@ class Arrivals:
         self._ids = ids
         self._buckets: dict[BucketKey, int] = {}
         rows = database.rows
-        message, recipient = ", ".join(_MESSAGE), ", ".join(_RECIPIENT)
-        # "WHERE true" keeps SQLite from reading ON as a join's.
-        self._insert_messages = sa.text(
-            f"INSERT INTO messages ({message}) SELECT {message} FROM {rows(_MESSAGE)} WHERE true"
-            " ON CONFLICT (producer, identity) DO NOTHING RETURNING id"
+        self._messages = Inserting(
+            database, "messages", _MESSAGE, tail="ON CONFLICT (producer, identity) DO NOTHING"
         )
-        self._insert_recipients = sa.text(
-            f"INSERT INTO recipients ({recipient}, state, token, claims, attempts, suspect,"
-            f" deaths, charged, seq, changed_at) SELECT {recipient}, 'queued', 0, 0, 0, false,"
-            f" 0, false, 1, :now FROM {rows(_RECIPIENT)} WHERE true"
-        )
-        self._insert_events = sa.text(
-            "INSERT INTO events (message_id, recipient_id, seq, kind, at, detail)"
-            " SELECT message_id, recipient_id, seq, kind, :now, detail FROM "
-            + rows(
-                {
-                    "message_id": "bigint",
-                    "recipient_id": "bigint",
-                    "seq": "bigint",
-                    "kind": "text",
-                    "detail": "text",
-                }
-            )
-            + " WHERE true"
-        )
+        self._recipients = Inserting(database, "recipients", _RECIPIENT, constants=_UNTRIED)
+        self._events = Inserting(database, "events", EVENT)
         self._forget = sa.text(
             "UPDATE messages SET unacked = NULL WHERE id IN (SELECT id FROM "
             + rows({"id": "bigint"})
@@ -220,22 +222,20 @@ class Arrivals:
             fresh = [a for i, a in enumerate(batch) if i not in again]
             ids = [self._ids.take(now) for _ in fresh]
             parking = list(refused)
-            here: set[int] = set()
-            if fresh:
-                new = [_message_row(i, a, now) for i, a in zip(ids, fresh, strict=True)]
-                found = connection.execute(self._insert_messages, {"rows": packed(new)})
-                here = set(found.scalars())
-            events: list[tuple[object, ...]] = []
             pairs = list(zip(ids, fresh, strict=True))
-            written = {id_: a for id_, a in pairs if id_ in here}
-            if written:
-                self._write_recipients(connection, written, now, stored)
-                events += [(i, None, 0, "accepted", None) for i in written]
+            new = self._messages.write(connection, [_message_row(i, a, now) for i, a in pairs])
+            written = dict(pairs)
             known: dict[tuple[str, str], tuple[int, str]] = {}
-            if len(written) < len(fresh):
-                wanted = [(a.producer, a.identity) for i, a in pairs if i not in here]
+            if new < len(fresh):
+                # Whose identity was there before: those that now stand under another id.
+                wanted = [(a.producer, a.identity) for a in fresh]
                 for row in connection.execute(self._find, {"rows": packed(wanted)}):
                     known[row.producer, row.identity] = (row.id, row.body_hash)
+                written = {i: a for i, a in pairs if known[a.producer, a.identity][0] == i}
+            events: list[tuple[object, ...]] = []
+            if written:
+                self._write_recipients(connection, written, now, stored)
+                events += [(i, None, 0, "accepted", now, None) for i in written]
             stored.unacked = [*again.values(), *(i for i, a in written.items() if a.session)]
             numbers = iter(pairs)
             for index, arrival in enumerate(batch):
@@ -244,7 +244,7 @@ class Arrivals:
                     stored.ids.append(again[index])
                     continue
                 id_, _ = next(numbers)
-                if id_ in here:
+                if id_ in written:
                     stored.accepted += 1
                     stored.ids.append(id_)
                     parking += [replace(p, message_id=id_) for p in arrival.refused]
@@ -263,12 +263,11 @@ class Arrivals:
                 rows_parked = _park(connection, parking, self._ids, now)
                 stored.parked += len(rows_parked)
                 events += [
-                    (message_id, None, 0, "conflict", None)
+                    (message_id, None, 0, "conflict", now, None)
                     for message_id, kind in rows_parked
                     if kind == "conflict"
                 ]
-            if events:
-                connection.execute(self._insert_events, {"rows": packed(events), "now": now})
+            self._events.write(connection, events)
             return stored
 
         return work
@@ -293,6 +292,7 @@ class Arrivals:
                         self._buckets[r.bucket],
                         due,
                         _expires_at(arrival, now),
+                        now,
                     )
                 )
                 if due <= now:
@@ -308,7 +308,7 @@ class Arrivals:
                         "content": file.content,
                     }
                 )
-        connection.execute(self._insert_recipients, {"rows": packed(rows), "now": now})
+        self._recipients.write(connection, rows)
         if files:
             connection.execute(attachments.insert(), files)
 

@@ -252,8 +252,7 @@ class Queue:
             (r.message_id, r.id, r.seq, r.state, now, json.dumps(notes.get(r.id, {})))
             for r in found
         ]
-        if events:
-            connection.execute(self.settling.events, {"rows": packed(events)})
+        self.settling.events.write(connection, events)
         dropped = {r.message_id for r in found if r.state == State.THROTTLED.value}
         self.settling.redact(connection, dropped)
         return [(r.id, State(r.state)) for r in found]

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from mailgate.journal.arrivals import BucketKey, ensure_bucket
+from mailgate.journal.arrivals import EVENT, BucketKey, ensure_bucket
 from mailgate.journal.database import Database, packed
+from mailgate.journal.inserting import Inserting
 from mailgate.journal.tables import renderings
 from mailgate.model.state import State, allowed
 
@@ -93,14 +94,6 @@ _ATTEMPT = {
     "reply": "text",
     "error_class": "text",
 }
-_EVENT = {
-    "message_id": "bigint",
-    "recipient_id": "bigint",
-    "seq": "bigint",
-    "kind": "text",
-    "at": "bigint",
-    "detail": "text",
-}
 
 
 class Settling:
@@ -119,13 +112,8 @@ class Settling:
             " AND recipients.state = 'sending'"
             " RETURNING recipients.id, recipients.attempts, recipients.seq"
         )
-        attempt, event = ", ".join(_ATTEMPT), ", ".join(_EVENT)
-        self._attempts = sa.text(
-            f"INSERT INTO attempts ({attempt}) SELECT {attempt} FROM {rows(_ATTEMPT)} WHERE true"
-        )
-        self.events = sa.text(
-            f"INSERT INTO events ({event}) SELECT {event} FROM {rows(_EVENT)} WHERE true"
-        )
+        self._attempts = Inserting(database, "attempts", _ATTEMPT)
+        self.events = Inserting(database, "events", EVENT)
         self._forget = sa.text(
             "DELETE FROM renderings WHERE recipient_id IN (SELECT id FROM "
             + rows({"id": "bigint"})
@@ -163,15 +151,14 @@ class Settling:
             for s in ordered
         ]
         found = connection.execute(self._update, {"rows": packed(rows), "now": now})
-        written = {row.id: (row.attempts, row.seq) for row in found}
+        written = {id_: (attempts, seq) for id_, attempts, seq in found}
         mine = [s for s in ordered if s.recipient_id in written]
         attempts = [
             (s.recipient_id, written[s.recipient_id][0], *_attempt_row(s.attempt))
             for s in mine
             if s.attempt
         ]
-        if attempts:
-            connection.execute(self._attempts, {"rows": packed(attempts)})
+        self._attempts.write(connection, attempts)
         events = []
         for s in mine:
             n, seq = written[s.recipient_id]
@@ -179,8 +166,7 @@ class Settling:
                 number = seq - len(s.path) + step + 1
                 detail = _detail(s, n, state)
                 events.append((s.message_id, s.recipient_id, number, state.value, now, detail))
-        if events:
-            connection.execute(self.events, {"rows": packed(events)})
+        self.events.write(connection, events)
         keep = [{"recipient_id": s.recipient_id, "content": s.stored} for s in mine if s.stored]
         over = [(s.recipient_id,) for s in mine if s.path[-1] is State.SENT and not s.stored]
         over = [row for row in over if written[row[0]][0] > 1]
