@@ -1,0 +1,394 @@
+"""Any order of claims, dots, settlements, pauses, deaths and burials, on the real SQL.
+
+Hypothesis plays workers against each other. The relay's own book says who was sent
+what; the journal must account for every copy: no more of them than attempts that are
+on record as sent or uncertain, and nobody is lost.
+
+The same game, played with the fence taken out of the settlement, must be lost: the
+last test sees to it that the game can tell.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    rule,
+    run_state_machine_as_test,
+)
+
+from mailgate.config.shape import Backoff, Stream
+from mailgate.delivery.recovery import judge
+from mailgate.delivery.retry import settle
+from mailgate.delivery.spool import Mark
+from mailgate.journal import leases
+from mailgate.journal.queue import Head
+from mailgate.journal.settling import Settlement
+from mailgate.model import outcome as outcomes
+from mailgate.model.message import Claim
+from mailgate.model.outcome import Outcome, Reply, Scope
+from mailgate.model.state import FINAL, State
+from mailgate.model.state import Phase as Step
+from tests.contract.journal.rig import BUCKET, Rig
+
+MAILS = 3
+STREAM = Stream(retry=Backoff(first=0.001, factor=1, cap=0.001, give_up=1e6))
+STREAMS = {"retry": STREAM, "hold": STREAM.model_copy(update={"uncertain": "hold"})}
+WORKERS = 2
+WORKER = st.integers(0, WORKERS - 1)
+MOST = st.integers(1, MAILS)
+HOW = st.sampled_from(["250", "lost", "4xx", "5xx", "relay"])
+
+
+def move(name: str, **how: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[str, dict[str, Any]]]:
+    return st.tuples(st.just(name), st.fixed_dictionaries(how))
+
+
+#: One rule with all moves in it, some twice: Hypothesis leaves rules out of a game, and
+#: a game without claims, say, tells little.
+MOVES = st.one_of(
+    move("claim", n=WORKER, most=MOST, old=st.booleans()),
+    move("claim", n=WORKER, most=MOST, old=st.just(False)),
+    move("look", n=WORKER),
+    move("dot", n=WORKER, zombie=st.booleans(), accepted=st.booleans()),
+    move("end", n=WORKER, zombie=st.booleans(), how=HOW, at_once=st.booleans()),
+    move("end", n=WORKER, zombie=st.booleans(), how=HOW, at_once=st.just(True)),
+    move("settle", n=WORKER, zombie=st.booleans()),
+    move("die", n=WORKER),
+    move("taken_for_dead", n=WORKER, evidence=st.booleans()),
+    move("lose_the_lease_only", n=WORKER),
+    move("sweep_unclaimed"),
+    move("a_zombie_claims", most=MOST),
+)
+
+
+@dataclass
+class Worker:
+    """A process: its lease, what it looked at, its open conversations and its spool."""
+
+    lease: int
+    looked: list[Head] = field(default_factory=list)
+    open: list[Claim] = field(default_factory=list)
+    ended: list[Settlement] = field(default_factory=list)
+    marks: dict[tuple[int, int], Mark] = field(default_factory=dict)
+    sealed: bool = False
+
+
+class Game(RuleBasedStateMachine):
+    """Workers are processes over one journal; burials are done by any of them."""
+
+    fresh: Callable[[], Rig]
+
+    @initialize(policy=st.sampled_from(sorted(STREAMS)))
+    def begin(self, policy: str) -> None:
+        self.rig = type(self).fresh()
+        self.stream = STREAMS[policy]
+        self.mails = self.rig.add(MAILS)
+        self.workers = [Worker(self.rig.lease()) for _ in range(WORKERS)]
+        self.zombies: list[Worker] = []
+        self.copies: dict[int, int] = dict.fromkeys(self.mails, 0)
+        # The moment has its own clock, so that what is deferred is due at once.
+        self.ahead = 0
+        real = self.rig.database.now
+        self.rig.database.now = lambda: real() + self.ahead  # type: ignore[method-assign]
+
+    def teardown(self) -> None:
+        if hasattr(self, "rig"):
+            self.rig.close()
+
+    @rule(moves=st.lists(MOVES, min_size=1, max_size=6))
+    def moves(self, moves: list[tuple[str, dict[str, Any]]]) -> None:
+        """A few moves in a row, and what must hold after each."""
+        for name, how in moves:
+            getattr(self, name)(**how)
+            self.all_holds()
+
+    # --- what a worker does ---------------------------------------------------------
+
+    def look(self, n: int) -> None:
+        self.ahead += 10_000
+        self.workers[n].looked = self.rig.heads()
+
+    def claim(self, n: int, most: int, old: bool) -> None:
+        """On a look that may be old, in one transaction with what ended."""
+        worker = self.workers[n]
+        if not (old and worker.looked):
+            self.look(n)
+        turn = self.rig.turn(worker.lease, worker.looked[:most], worker.ended)
+        worker.ended = []
+        worker.open += turn.claims
+
+    def dot(self, n: int, zombie: bool, accepted: bool) -> None:
+        """The conversation comes to its dot: marked, then the seal is looked at, then sent."""
+        worker = self._one(n, zombie)
+        for claim in worker.open if worker else ():
+            key = claim.recipient_id, claim.token
+            if key in worker.marks:
+                continue
+            if worker.sealed:
+                continue  # the dot is not sent
+            worker.marks[key] = Mark.DOT
+            self.copies[claim.recipient_id] += accepted
+            return
+
+    def end(self, n: int, zombie: bool, how: str, at_once: bool) -> None:
+        """A conversation ends; what the relay took it has taken, whatever is heard of it."""
+        worker = self._one(n, zombie)
+        if worker is None or not worker.open:
+            return
+        claim = worker.open.pop(0)
+        key = claim.recipient_id, claim.token
+        past_dot = worker.marks.get(key) is Mark.DOT
+        reply = Reply(250 if how == "250" else 451, how)
+        if past_dot:
+            outcome = outcomes.sent(reply) if how == "250" else outcomes.uncertain(how)
+            if how == "250":
+                worker.marks[key] = Mark.ACCEPTED
+                # A relay answers 250 only for what it took.
+                self.copies[claim.recipient_id] = max(1, self.copies[claim.recipient_id])
+        elif worker.sealed or how in ("250", "lost"):
+            outcome = outcomes.untouched(Step.BODY, reply, "stopped", Scope.MESSAGE)
+        elif how == "5xx":
+            outcome = outcomes.bounced(Step.RCPT, reply, "gone", suppress=False)
+        else:
+            scope = Scope.RELAY if how == "relay" else Scope.RECIPIENT
+            outcome = outcomes.deferred(Step.RCPT, reply, how, scope)
+        worker.ended.append(self._settlement(claim, outcome))
+        if at_once:
+            self.settle(n, zombie)
+
+    def settle(self, n: int, zombie: bool) -> None:
+        worker = self._one(n, zombie)
+        if worker is not None:
+            self.rig.settle(*worker.ended)
+            worker.ended = []
+
+    # --- what happens to workers -------------------------------------------------------
+
+    def die(self, n: int) -> None:
+        """SIGKILL: what it knew is gone, its spool stays."""
+        self._bury(self.workers[n], evidence=True)
+        self.workers[n] = Worker(self.rig.lease())
+
+    def taken_for_dead(self, n: int, evidence: bool) -> None:
+        """It was stopped for longer than its lease; it wakes up, and goes on where it was."""
+        worker = self.workers[n]
+        self._bury(worker, evidence)
+        self.zombies.append(worker)
+        self.workers[n] = Worker(self.rig.lease())
+
+    def lose_the_lease_only(self, n: int) -> None:
+        """Removed between another's claim and its commit, as only a race can."""
+        worker = self.workers[n]
+        worker.sealed = True
+        self.rig.sql("DELETE FROM leases WHERE id = :id", id=worker.lease)
+        self.zombies.append(worker)
+        self.workers[n] = Worker(self.rig.lease())
+
+    def sweep_unclaimed(self) -> None:
+        orphans = self.rig.database.read_now(leases.unclaimed)
+        self.rig.settle(*(self._judged(o, None) for o in orphans))
+
+    def a_zombie_claims(self, most: int) -> None:
+        if not self.zombies:
+            return
+        worker = self.zombies[0]
+        turn = self.rig.turn(worker.lease, self.rig.heads(most), worker.ended)
+        worker.ended = []
+        assert turn.claims == []
+
+    # --- what must hold -----------------------------------------------------------------
+
+    def all_holds(self) -> None:
+        self.nobody_is_lost()
+        self.nobody_can_be_sent_by_two()
+        self.every_copy_is_accounted_for()
+        self.attempts_are_numbered_without_gaps()
+
+    def nobody_is_lost(self) -> None:
+        """Each is final, waits for a time or a person, or is claimed; a claim under no lease
+        is found by the sweep."""
+        rows = self.rig.all("SELECT * FROM recipients")
+        assert {r.id for r in rows} == set(self.mails)
+        claimed = {
+            (c.recipient_id, c.token) for w in [*self.workers, *self.zombies] for c in w.open
+        } | {(s.recipient_id, s.token) for w in [*self.workers, *self.zombies] for s in w.ended}
+        living = {r.id for r in self.rig.all("SELECT id FROM leases")}
+        unclaimed = {o.recipient_id for o in self.rig.database.read_now(leases.unclaimed)}
+        for row in rows:
+            state = State(row.state)
+            if state is State.SENDING:
+                held = row.lease_id in living and (row.id, row.token) in claimed
+                assert held or row.id in unclaimed
+            else:
+                assert row.lease_id is None
+                assert state in FINAL | {State.QUEUED, State.DEFERRED, State.UNCERTAIN}
+
+    def nobody_can_be_sent_by_two(self) -> None:
+        """Two conversations that may still come to their dot are never about one recipient."""
+        able = [
+            c.recipient_id
+            for w in [*self.workers, *self.zombies]
+            if not w.sealed
+            for c in w.open
+            if (c.recipient_id, c.token) not in w.marks
+        ]
+        assert len(able) == len(set(able))
+        current = {r.id: (r.state, r.token) for r in self.rig.all("SELECT * FROM recipients")}
+        for w in self.workers:
+            for c in w.open:
+                assert current[c.recipient_id] == ("sending", c.token)
+
+    def every_copy_is_accounted_for(self) -> None:
+        """Copies that the relay has are at most those on record, or in a hand that may yet
+        record them."""
+        recorded = dict.fromkeys(self.mails, 0)
+        for row in self.rig.all(
+            "SELECT recipient_id, count(*) AS n FROM attempts"
+            " WHERE kind IN ('sent', 'uncertain') GROUP BY recipient_id"
+        ):
+            recorded[row.recipient_id] = row.n
+        rows = {r.id: r for r in self.rig.all("SELECT * FROM recipients")}
+        for id_, copies in self.copies.items():
+            in_hand = rows[id_].state == "sending"
+            assert copies <= recorded[id_] + in_hand, (id_, copies, recorded[id_])
+            if rows[id_].state == "sent":
+                assert copies >= 1
+            events = [seq for seq, _ in self.rig.events(id_)]
+            assert events == sorted(set(events))
+            assert not events or events[-1] <= rows[id_].seq
+
+    def attempts_are_numbered_without_gaps(self) -> None:
+        for id_ in self.mails:
+            found = self.rig.all(
+                "SELECT n FROM attempts WHERE recipient_id = :id ORDER BY id", id=id_
+            )
+            assert [r.n for r in found] == list(range(1, len(found) + 1))
+            assert self.rig.row(id_).attempts == len(found)
+
+    # --- words --------------------------------------------------------------------------
+
+    def _one(self, n: int, zombie: bool) -> Worker | None:
+        if not zombie:
+            return self.workers[n]
+        return self.zombies[n % len(self.zombies)] if self.zombies else None
+
+    def _settlement(self, claim: Claim, outcome: Outcome) -> Settlement:
+        now = self.rig.database.now()
+        return settle(
+            claim,
+            outcome,
+            stream=self.stream,
+            bucket=BUCKET,
+            preferred=BUCKET.route,
+            started_at=now,
+            now=now,
+            random=lambda: 0.5,
+            content=b"bytes",
+        )
+
+    def _judged(
+        self, orphan: leases.Orphan, marks: dict[tuple[int, int], Mark] | None
+    ) -> Settlement:
+        now = self.rig.database.now()
+        return judge(orphan, marks, stream=self.stream, max_deaths=99, now=now, random=lambda: 0.5)
+
+    def _bury(self, worker: Worker, evidence: bool) -> None:
+        """Seal first, read afterwards, settle, forget: as the sweep does."""
+        worker.sealed = True
+        marks = dict(worker.marks) if evidence else None
+
+        def work(c: sa.Connection) -> None:
+            orphans = leases.claimed_by(c, worker.lease)
+            settlements = [self._judged(o, marks) for o in orphans]
+            self.rig.queue.settling.write(c, settlements, self.rig.database.now())
+
+        self.rig.database.run_now(work)
+        self.rig.database.run_now(lambda c: leases.remove(c, [worker.lease]))
+
+
+def play(fresh: Callable[[], Rig], examples: int, steps: int, *, shrink: bool = True) -> None:
+    game = type("Game", (Game,), {"fresh": staticmethod(fresh)})
+    phases = [Phase.generate, Phase.shrink] if shrink else [Phase.generate]
+    run_state_machine_as_test(
+        game,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            phases=phases,
+            derandomize=True,
+            database=None,
+            print_blob=False,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+@pytest.fixture
+def files(migrated_file: Path, tmp_path: Path) -> Callable[[], Rig]:
+    """A new journal in SQLite for each game."""
+    number = 0
+
+    def fresh() -> Rig:
+        nonlocal number
+        number += 1
+        rig = Rig(f"sqlite:///{shutil.copy(migrated_file, tmp_path / f'{number}.db')}", number)
+        # Nobody pulls the plug in this game.
+        rig.database.read_now(lambda c: c.exec_driver_sql("PRAGMA synchronous=OFF"))
+        return rig
+
+    return fresh
+
+
+def test_no_game_is_lost_on_sqlite(files: Callable[[], Rig]) -> None:
+    play(files, 60, 12)
+
+
+def test_no_game_is_lost_on_postgresql(migrated_postgres_url: str) -> None:
+    tables = "messages, recipients, attempts, events, leases, renderings, buckets, throttle_hits"
+
+    def fresh() -> Rig:
+        rig = Rig(migrated_postgres_url)
+        rig.sql(f"TRUNCATE {tables}")
+        return rig
+
+    play(fresh, 12, 12)
+
+
+def unfenced(rig: Rig, fence: str) -> Rig:
+    settling: Any = rig.queue.settling
+    without = settling._update.text.replace(fence, "")
+    assert without != settling._update.text, "the statement has no such fence any more"
+    settling._update = sa.text(without)
+    return rig
+
+
+@pytest.mark.parametrize(
+    "fences",
+    [
+        [" AND recipients.token = v.token"],
+        [" AND recipients.token = v.token", " AND recipients.state = 'sending'"],
+    ],
+    ids=["no token", "neither token nor state"],
+)
+def test_without_the_fence_the_game_is_lost(files: Callable[[], Rig], fences: list[str]) -> None:
+    def fresh() -> Rig:
+        rig = files()
+        for fence in fences:
+            unfenced(rig, fence)
+        return rig
+
+    with pytest.raises(AssertionError) as caught:
+        play(fresh, 300, 12, shrink=False)
+    assert "no such fence" not in str(caught.value)
