@@ -144,7 +144,7 @@ def flower(
 
 def inbox() -> None:
     """Catch mail on this machine and show it on a page. For trying out, never for production."""
-    from mailgate.catcher import serve
+    from mailgate.studio.inbox import serve
 
     setting.logs()
     config = setting.config()

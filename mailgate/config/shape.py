@@ -278,7 +278,7 @@ class Worker(Section):
 
 
 class Inbox(Section):
-    """The local catcher of ``mailgate up``."""
+    """The local inbox of ``mailgate up``."""
 
     host: Host = Field("127.0.0.1", description="Where it listens.")
     smtp_port: int = Field(1025, ge=0, le=65535, description="For mail; 0 takes any free port.")

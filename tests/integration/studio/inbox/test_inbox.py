@@ -10,9 +10,9 @@ from smtplib import SMTP, SMTPDataError
 
 import pytest
 
-from mailgate.catcher import serve
 from mailgate.config.shape import Inbox
-from tests.integration.catcher.conftest import PIXEL, RunningInbox
+from mailgate.studio.inbox import serve
+from tests.integration.studio.inbox.conftest import PIXEL, RunningInbox
 
 
 def test_a_mail_is_kept_byte_for_byte_with_its_envelope(inbox, sample):
@@ -254,7 +254,9 @@ def test_another_site_may_not_delete(inbox, headers, status):
         assert own.status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/assets/app.js", "/api/mails", "/nowhere", "/api/mails/9"])
+@pytest.mark.parametrize(
+    "path", ["/", "/assets/inbox.js", "/frame/frame.js", "/api/mails", "/nowhere", "/api/mails/9"]
+)
 def test_every_answer_says_how_it_may_be_used(inbox, path):
     with inbox.client() as client:
         headers = client.get(path).headers
@@ -266,7 +268,13 @@ def test_every_answer_says_how_it_may_be_used(inbox, path):
 
 
 @pytest.mark.parametrize(
-    "path", ["/assets/../store.py", "/assets/%2e%2e/store.py", "/assets/..%2f__init__.py"]
+    "path",
+    [
+        "/assets/../store.py",
+        "/assets/%2e%2e/store.py",
+        "/frame/%2e%2e/guard.py",
+        "/assets/..%2f__init__.py",
+    ],
 )
 def test_only_the_assets_are_served(inbox, path):
     with inbox.client() as client:

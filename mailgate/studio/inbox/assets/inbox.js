@@ -1,26 +1,14 @@
 // The page of the local inbox. It builds everything with textContent: what a mail
 // says is never markup here. A mail's HTML is shown by a sandboxed frame alone.
 
+import { by, follows, framed, make, plural, searches, size, switches, tabbed } from "/frame/frame.js";
+
 const EVERY = 1500; // ms between two looks for new mail
 const PAGE = 100;
 const SHOWN = 512 * 1024; // most of a source that is put on the page
 
-const by = (id) => document.getElementById(id);
 const tabs = ["html", "text", "headers", "source"];
 const state = { query: "", limit: PAGE, etag: "", items: [], known: null, fresh: new Set(), chosen: null, tab: "html", source: null };
-
-function make(tag, text, className) {
-  const element = document.createElement(tag);
-  if (text !== undefined) element.textContent = text;
-  if (className) element.className = className;
-  return element;
-}
-
-function size(bytes) {
-  if (bytes < 1000) return `${bytes} B`;
-  const kb = bytes / 1000;
-  return kb < 1000 ? `${kb.toFixed(kb < 10 ? 1 : 0)} kB` : `${(kb / 1000).toFixed(1)} MB`;
-}
 
 function when(ms) {
   const date = new Date(ms);
@@ -28,10 +16,6 @@ function when(ms) {
   return today
     ? date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" })
     : date.toLocaleDateString([], { day: "numeric", month: "short", year: "numeric" });
-}
-
-function plural(count, one) {
-  return `${count} ${one}${count === 1 ? "" : "s"}`;
 }
 
 // ── The list ────────────────────────────────────────────────────────────────────
@@ -133,7 +117,7 @@ function show(mail) {
   const path = `/api/mails/${mail.id}`;
   by("none").hidden = true;
   by("mail").hidden = false;
-  by("subject").textContent = mail.subject || "(no subject)";
+  by("title").textContent = mail.subject || "(no subject)";
   by("download").href = `${path}/source?download`;
   const envelope = `${mail.mail_from || "<>"} → ${mail.rcpt_to.join(", ")}`;
   const said = [
@@ -156,7 +140,7 @@ function show(mail) {
   by("tab-html").disabled = !mail.html;
   by("tab-text").disabled = mail.text === null;
   by("tab-headers").disabled = mail.headers.length === 0;
-  if (mail.html) frame(`${path}/html`);
+  if (mail.html) by("paper").replaceChildren(framed(`${path}/html`));
   const possible = tabs.filter((name) => !by(`tab-${name}`).disabled);
   choose(possible.includes(state.tab) ? state.tab : possible[0], false);
   by("mail").scrollTop = 0;
@@ -173,23 +157,9 @@ function attachment(path, file) {
   return item;
 }
 
-function frame(address) {
-  const box = make("iframe");
-  box.title = "The mail as HTML";
-  box.setAttribute("sandbox", "allow-popups allow-popups-to-escape-sandbox");
-  box.referrerPolicy = "no-referrer";
-  box.src = address;
-  by("paper").replaceChildren(box);
-}
-
 function choose(name, remember = true) {
   if (remember) state.tab = name;
-  for (const tab of tabs) {
-    const chosen = tab === name;
-    by(`tab-${tab}`).setAttribute("aria-selected", String(chosen));
-    by(`tab-${tab}`).tabIndex = chosen ? 0 : -1;
-    by(`panel-${tab}`).hidden = !chosen;
-  }
+  showTab(name);
   by("preview").hidden = name !== "html";
   if (name === "source") source();
 }
@@ -251,48 +221,15 @@ by("confirm").addEventListener("close", async () => {
   await refresh();
 });
 
-for (const name of tabs) by(`tab-${name}`).addEventListener("click", () => choose(name));
-document.querySelector("[role=tablist]").addEventListener("keydown", (event) => {
-  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-  if (!step) return;
-  const possible = tabs.filter((name) => !by(`tab-${name}`).disabled);
-  const at = possible.findIndex((name) => by(`tab-${name}`) === document.activeElement);
-  const next = possible[(at + step + possible.length) % possible.length];
-  choose(next);
-  by(`tab-${next}`).focus();
-  event.preventDefault();
-});
-
+const showTab = tabbed(tabs, choose);
 for (const kind of ["width", "scheme"]) {
-  const buttons = [...document.querySelectorAll(`[data-${kind}]`)];
-  for (const button of buttons) {
-    button.addEventListener("click", () => {
-      for (const other of buttons) {
-        other.setAttribute("aria-pressed", String(other === button));
-        by("paper").classList.toggle(other.dataset[kind], other === button);
-      }
-    });
-  }
+  switches(kind, (chosen, others) => {
+    by("paper").classList.remove(...others);
+    by("paper").classList.add(chosen);
+  });
 }
-
-by("mails").addEventListener("keydown", (event) => {
-  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-  if (!step) return;
-  const links = [...by("mails").querySelectorAll("a")];
-  links[links.indexOf(document.activeElement) + step]?.focus();
-  event.preventDefault();
-});
-document.addEventListener("keydown", (event) => {
-  const typing = event.target.closest("input, dialog");
-  if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey) {
-    by("search").focus();
-    event.preventDefault();
-  } else if (event.key === "Escape" && event.target === by("search")) {
-    by("search").value = "";
-    by("search").dispatchEvent(new Event("input"));
-    by("search").blur();
-  }
-});
+follows("mails");
+searches();
 
 window.addEventListener("hashchange", follow);
 document.addEventListener("visibilitychange", () => {

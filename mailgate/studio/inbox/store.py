@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailgate.catcher.letter import summary
+from mailgate.studio.inbox.letter import summary
 
 # AUTOINCREMENT: the number of a deleted mail is never given to another.
 _SCHEMA = """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mailgate.catcher.letter import framed, read, safe_name, summary
+from mailgate.studio.inbox.letter import framed, read, safe_name, summary
 
 
 def mail(*lines: str) -> bytes:

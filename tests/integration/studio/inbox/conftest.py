@@ -14,8 +14,8 @@ from smtplib import SMTP
 import httpx
 import pytest
 
-from mailgate.catcher import serve
 from mailgate.config.shape import Inbox
+from mailgate.studio.inbox import serve
 
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c4944415408d763"

@@ -13,14 +13,14 @@ from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from mailgate.catcher import letter
-from mailgate.catcher.guard import FILE_POLICY, FRAME_POLICY, Guard
-from mailgate.catcher.store import Mail, Store
+from mailgate.studio.guard import FILE_POLICY, FRAME_POLICY, Guard
+from mailgate.studio.inbox import letter
+from mailgate.studio.inbox.store import Mail, Store
+from mailgate.studio.serving import page_routes
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -150,13 +150,9 @@ class Page:
 def application(page: Page, names: frozenset[str]) -> ASGIApp:
     """The routes behind their guard."""
 
-    async def index(_request: Request) -> Response:
-        return FileResponse(ASSETS / "index.html")
-
     one = "/api/mails/{number:int}"
     routes = [
-        Route("/", index),
-        Mount("/assets", StaticFiles(directory=ASSETS)),
+        *page_routes(ASSETS),
         Route("/api/mails", page.mails, methods=["GET"]),
         Route("/api/mails", page.clear, methods=["DELETE"]),
         Route(one, page.mail, methods=["GET"]),

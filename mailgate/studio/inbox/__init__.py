@@ -7,20 +7,17 @@ the machine from here, and nothing else of mailgate is needed to run it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-import uvicorn
-
-from mailgate.catcher.guard import local_names
-from mailgate.catcher.page import Page, application
-from mailgate.catcher.sink import Sink
-from mailgate.catcher.store import Store
 from mailgate.config.shape import Inbox
+from mailgate.studio.guard import local_names
+from mailgate.studio.inbox.page import Page, application
+from mailgate.studio.inbox.sink import Sink
+from mailgate.studio.inbox.store import Store
+from mailgate.studio.serving import Serving, bind, shown
 
 _T = TypeVar("_T")
 
@@ -39,7 +36,7 @@ class Catcher:
         settings = self._settings
         host = settings.host
         # Both ports before anything else, so that a port that is taken leaves nothing behind.
-        listener = _bind(host, settings.http_port)
+        listener = bind(host, settings.http_port)
         sink = Sink(self._keep)
         try:
             smtp_port = await sink.start(host, settings.smtp_port)
@@ -50,28 +47,14 @@ class Catcher:
         self._store = loop.run_in_executor(self._thread, Store, self._directory, settings.keep)
         await self._store
         self._sink = sink
-        shown = f"[{host}]" if ":" in host else host
-        app = application(Page(self._ask, f"{shown}:{smtp_port}"), local_names(host))
-        self._http = _Server(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                log_level="warning",
-                access_log=False,
-                lifespan="off",
-                ws="none",
-                server_header=False,
-                timeout_graceful_shutdown=1,
-            )
-        )
-        self._serving = asyncio.create_task(self._http.serve([listener]))
+        page = Page(self._ask, f"{shown(host)}:{smtp_port}")
+        self._http = Serving(application(page, local_names(host)), listener)
         return smtp_port, listener.getsockname()[1]
 
     async def stop(self) -> None:
         """Take no more mail, finish what is on its way, close the store."""
         self._sink.close()
-        self._http.should_exit = True
-        await self._serving
+        await self._http.stop()
         await self._ask(lambda store: store.close())
         self._thread.shutdown()
 
@@ -101,23 +84,3 @@ async def serve(
         await stop.wait()
     finally:
         await catcher.stop()
-
-
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the command line, which stops all parts in order."""
-        yield
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(128)
-    except OSError:
-        listener.close()
-        raise
-    return listener

@@ -3,110 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-from selenium.webdriver import Chrome, ChromeOptions, ChromeService, Keys
+from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
-from selenium.webdriver.remote.webelement import WebElement
 
-from tests.integration.catcher.conftest import RunningInbox
-
-#: Where pictures go, when they are wanted.
-PICTURES = os.environ.get("INBOX_PICTURES")
-
-pytestmark = pytest.mark.skipif(
-    not shutil.which("chromedriver"), reason="no chromedriver on the PATH"
-)
+from tests.integration.studio import browser
+from tests.integration.studio.browser import until
+from tests.integration.studio.inbox.conftest import RunningInbox
 
 
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[Chrome]:
-    options = ChromeOptions()
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(flag)
-    binary = shutil.which("chromium") or shutil.which("google-chrome")
-    if binary:
-        options.binary_location = binary
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = Chrome(options, ChromeService(shutil.which("chromedriver")))
-    yield driver
-    driver.quit()
-
-
-class Tab:
-    """What a person sees and does."""
-
-    def __init__(self, driver: Chrome, inbox: RunningInbox) -> None:
-        self.driver = driver
-        self.inbox = inbox
-        self.size(1200, 800)
-        driver.get_log("browser")
-        driver.get(f"{inbox.url}/")
-
-    def size(self, width: int, height: int) -> None:
-        self.driver.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
-        )
-
-    def scheme(self, name: str) -> None:
-        feature = {"name": "prefers-color-scheme", "value": name}
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-
-    def find(self, css: str) -> WebElement:
-        return until(lambda: self.driver.find_element(By.CSS_SELECTOR, css))
-
-    def text(self, css: str) -> str:
-        return self.find(css).text
+class Tab(browser.Tab):
+    """The inbox in a tab."""
 
     def subjects(self) -> list[str]:
         found = self.driver.find_elements(By.CSS_SELECTOR, "#mails .subject")
         return [one.text for one in found]
 
-    def shows(self, css: str) -> bool:
-        return self.find(css).is_displayed()
-
-    def press(self, *keys: str) -> None:
-        self.driver.switch_to.active_element.send_keys(*keys)
-
-    def focused(self) -> str:
-        return str(self.driver.execute_script("return document.activeElement.id"))
-
-    def complaints(self) -> list[str]:
-        return [str(entry["message"]) for entry in self.driver.get_log("browser")]
-
-    def picture(self, name: str) -> None:
-        if PICTURES:
-            time.sleep(0.3)
-            self.driver.save_screenshot(str(Path(PICTURES) / f"{name}.png"))
-
-
-def until(check: Callable[[], Any], seconds: float = 8.0) -> Any:
-    """The first true answer of ``check``."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if found := check():
-                return found
-        except Exception as error:
-            if time.monotonic() > deadline:
-                raise AssertionError("it did not come") from error
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.05)
-
 
 @pytest.fixture
 def tab(chrome: Chrome, inbox: RunningInbox) -> Iterator[Tab]:
     chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
-    opened = Tab(chrome, inbox)
+    opened = Tab(chrome, f"{inbox.url}/")
     yield opened
     chrome.get("about:blank")
 
@@ -135,7 +57,7 @@ def test_mails_appear_by_themselves_and_are_read(tab: Tab, inbox: RunningInbox, 
     assert tab.text("#status") == "2 mails"
 
     tab.find("#mails a").click()
-    until(lambda: tab.text("#subject") == "Reset your password")
+    until(lambda: tab.text("#title") == "Reset your password")
     assert "app@example.com → ann@example.com" in tab.text("#meta")
     assert "Rechnung März.pdf" in tab.text("#attachments")
     frame = tab.find("#paper iframe")
@@ -200,7 +122,7 @@ def test_everything_can_be_done_with_the_keyboard(tab: Tab, inbox, sample):
     tab.driver.execute_script("document.querySelector('#mails a').focus()")
     tab.press(Keys.ARROW_DOWN)
     tab.press(Keys.ENTER)
-    until(lambda: tab.text("#subject") == "Mail 1")
+    until(lambda: tab.text("#title") == "Mail 1")
     tab.driver.execute_script("document.querySelector('#tab-html').focus()")
     tab.press(Keys.ARROW_RIGHT)
     assert tab.focused() == "tab-text"
@@ -215,10 +137,10 @@ def test_delete_one_then_all(tab: Tab, inbox, sample):
         inbox.send(sample.plain(f"Mail {number}"))
     until(lambda: len(tab.subjects()) == 3)
     tab.find("#mails a").click()
-    until(lambda: tab.text("#subject") == "Mail 2")
+    until(lambda: tab.text("#title") == "Mail 2")
     tab.find("#delete").click()
     until(lambda: tab.subjects() == ["Mail 1", "Mail 0"])
-    until(lambda: tab.text("#subject") == "Mail 1")
+    until(lambda: tab.text("#title") == "Mail 1")
     tab.find("#clear").click()
     until(lambda: tab.shows("#confirm"))
     tab.picture("confirm")
@@ -243,7 +165,7 @@ def test_on_a_phone_the_list_and_the_mail_take_turns(tab: Tab, inbox, sample):
     wide = "return document.documentElement.scrollWidth"
     assert tab.driver.execute_script(wide) == 375
     tab.find("#mails a").click()
-    until(lambda: tab.shows("#subject"))
+    until(lambda: tab.shows("#title"))
     assert not tab.find(".list").is_displayed()
     assert tab.driver.execute_script(wide) == 375
     tab.picture("html-phone")
@@ -339,7 +261,7 @@ def test_a_mail_that_means_harm_stays_inert(tab: Tab, inbox, sample, tracker: Tr
     inbox.send(sample.rich(html, subject))
     until(lambda: tab.subjects() == [subject])
     tab.find("#mails a").click()
-    until(lambda: tab.text("#subject") == subject)
+    until(lambda: tab.text("#title") == subject)
     frame = tab.find("#paper iframe")
     tab.driver.switch_to.frame(frame)
     until(lambda: tab.text("h1") == "Hello")
@@ -380,4 +302,4 @@ def test_a_link_opens_a_tab_of_its_own_that_knows_nothing_of_us(tab: Tab, inbox,
         tab.driver.switch_to.window(other)
         tab.driver.close()
     tab.driver.switch_to.window(first)
-    assert tab.text("#subject") == "Hello"
+    assert tab.text("#title") == "Hello"

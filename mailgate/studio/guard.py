@@ -1,4 +1,4 @@
-"""What protects the inbox's page from other web pages.
+"""What protects a local page from other web pages.
 
 Owns the checks on each request (DNS rebinding, cross-site writes) and the headers
 of each answer. Never looks at what is asked for.
