@@ -71,6 +71,9 @@ class Gateway:
         self._lease = self._new_lease()
         self._pipeline: Pipeline | None = None
         self._life: asyncio.Task[None] | None = None
+        # Held while a new lease takes the place of one that was buried.
+        self._changing = asyncio.Lock()
+        self._ending = False
         self._away = False
 
     @classmethod
@@ -148,12 +151,18 @@ class Gateway:
         return await self._database.read(lambda c: self._queue.next_due(c, now))
 
     async def stop(self, grace: float) -> None:
-        """Let conversations end for ``grace`` seconds, abort the rest, give the lease back."""
+        """Let conversations end for ``grace`` seconds, abort the rest, give the lease back.
+
+        The heart beats until they have ended: who waits for the reply to a dot must not
+        be taken for dead meanwhile.
+        """
+        async with self._changing:
+            self._ending = True
+        if self._pipeline is not None:
+            await self._pipeline.stop(grace)
         if self._life is not None:
             self._life.cancel()
             await asyncio.wait([self._life])
-        if self._pipeline is not None:
-            await self._pipeline.stop(grace)
         await self._pool.close(1.0)
         await self._limiter.close()
         if self._pipeline is not None:
@@ -175,10 +184,12 @@ class Gateway:
             try:
                 now = time.monotonic()
                 if now >= next_beat:
-                    next_beat = now + every
                     await asyncio.to_thread(self._database.set_clock)
                     if not await self._lease.beat():
                         await self._start_over(secret)
+                    next_beat = now + every
+                if self._ending:
+                    continue
                 buried = await self._lease.sweep(random.random)
                 if now >= next_unclaimed:
                     next_unclaimed = now + self._config.worker.lease
@@ -190,16 +201,22 @@ class Gateway:
                 self._away = False
             except JournalAway as error:
                 self._trouble("the journal is away", error)
+            except Exception as error:  # noqa: BLE001 - without a heart the process is a corpse
+                self._trouble("the heartbeat failed, beating on", error)
 
     async def _start_over(self, secret: bytes) -> None:
         """We were taken for dead: nothing that we claimed is ours any more."""
-        _log.error("this worker was taken for dead and starts over with a new lease")
-        if self._pipeline is not None:
-            await self._pipeline.stop(0)
-        self._lease.spool.close()
-        self._lease = self._new_lease()
-        await self._lease.open()
-        self._pipeline = self._new_pipeline(secret)
+        async with self._changing:
+            if self._ending:
+                return
+            _log.error("this worker was taken for dead and starts over with a new lease")
+            if self._pipeline is not None:
+                await self._pipeline.stop(0)
+            self._lease.abandon()
+            lease = self._new_lease()
+            await lease.open()
+            self._lease = lease
+            self._pipeline = self._new_pipeline(secret)
 
     def _trouble(self, what: str, error: BaseException) -> None:
         """One line an outage, not one a try."""

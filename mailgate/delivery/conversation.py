@@ -68,26 +68,32 @@ class Marks:
         self.lease.spool.mark(self.slot, Mark.REFUSED)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Permit:
-    """The grant that a claim came with, and how to ask for another."""
+    """The grant that a claim came with, and how to ask for another.
+
+    It is for one MAIL: where a kept connection had died and the message goes out once
+    more on a new one, the relay may have counted both.
+    """
 
     grant: Grant
     ask: Ask
     limiter: Limiter
+    used: bool = False
 
     async def until_near(self) -> None:
         await asyncio.sleep(max(0.0, self.grant.opens - time.monotonic() - AHEAD))
 
     async def gate(self) -> None:
         """Return when MAIL may be sent, now; raises ``PermitLost``."""
-        grant = self.grant
         patience = time.monotonic() + PERMIT_PATIENCE
+        grant = await self._renewed(patience) if self.used else self.grant
         while True:
             wait = grant.opens - time.monotonic()
             if wait > 0:
                 await asyncio.sleep(wait)
             if time.monotonic() <= grant.closes:
+                self.used = True
                 return
             grant = await self._renewed(patience)
 

@@ -43,6 +43,7 @@ class ProcessLease:
         # The last beat of each other process, and when we saw it first.
         self._heard: dict[int, tuple[int, float]] = {}
         self._listened = 0.0
+        self._removed = False
         self.of, self.place = 1, 0
         self.id = 0
         self.spool: Spool
@@ -57,7 +58,12 @@ class ProcessLease:
             self.id, KIND, socket.gethostname(), boot_id(), os.getpid(), str(self.spool.path)
         )
         begun = elapsed()
-        await self._database.run(lambda c: leases.write(c, lease, now))
+        try:
+            await self._database.run(lambda c: leases.write(c, lease, now))
+        except BaseException:
+            # Perhaps it was written: then under it nothing is claimed, and others remove it.
+            self.spool.close()
+            raise
         self._beaten = begun
         await self._look_around()
 
@@ -82,6 +88,7 @@ class ProcessLease:
             self._beaten = begun
             await self._look_around()
             return True
+        self._removed = not alive
         return False
 
     async def _look_around(self) -> None:
@@ -91,12 +98,25 @@ class ProcessLease:
             self.of, self.place = len(alive), alive.index(self.id)
 
     async def close(self) -> None:
-        """Give the lease back, once nothing is claimed under it."""
-        await self._remove(self.id)
-        self.spool.close()
+        """Give the lease back, once nothing is claimed under it.
 
-    async def _remove(self, lease_id: int) -> None:
-        await self._database.run(lambda c: leases.remove(c, [lease_id]))
+        What is claimed all the same (by a transaction whose end we never learned) is
+        for others to settle: they get the lease and the spool that proves it unsent.
+        """
+        if await self._remove(self.id):
+            self.spool.close()
+        else:
+            self.spool.leave()
+
+    def abandon(self) -> None:
+        """Others have buried us, or are about to: then the marks are theirs to read."""
+        if self._removed:
+            self.spool.close()
+        else:
+            self.spool.leave()
+
+    async def _remove(self, lease_id: int) -> bool:
+        return await self._database.run(lambda c: leases.remove(c, [lease_id]))
 
     async def sweep(self, random: Callable[[], float]) -> int:
         """Bury the dead: settle what they had claimed. Gives how many recipients that was.
@@ -117,8 +137,7 @@ class ProcessLease:
                 continue
             marks = spools.bury(path, other.id) if here else None
             count += await self._settle(other.id, marks, random)
-            await self._remove(other.id)
-            if here and spools.is_dead(path):
+            if await self._remove(other.id) and here and spools.is_dead(path):
                 spools.discard(path)
         self._heard = {o.id: self._heard[o.id] for o in others}
         return count

@@ -26,7 +26,7 @@ from mailgate.journal.settling import Settlement, Settling
 from mailgate.limits.rules import Limiter
 from mailgate.model.message import Claim
 from mailgate.model.outcome import Kind, Outcome
-from mailgate.model.state import Lane, State
+from mailgate.model.state import WAITING, Lane, State
 
 #: A busy process takes again when half its places are free, or after this (seconds):
 #: so that transactions carry many and a waiting message still waits for nobody.
@@ -81,10 +81,14 @@ class Pipeline:
         self._trouble = trouble
         self._open: set[asyncio.Task[None]] = set()
         self._ended: list[Ended] = []
-        # Recipients in open conversations.
-        self._claimed: set[int] = set()
+        # Recipients in open conversations, by id and token.
+        self._claimed: set[tuple[int, int]] = set()
         self._wake = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
+        # Held while a turn is at the journal, also one whose task was interrupted.
+        self._turn = asyncio.Lock()
+        # The last turn moved something on: there may be more behind it.
+        self._look_again = False
         self._stopping = False
         self._hold_until = 0.0
         self._hold_again = 0.0
@@ -110,27 +114,27 @@ class Pipeline:
         counts: Counter[str] = Counter()
         more = False
         call_at = 0.0
-        async with self._one_at_a_time:
-            while not self._stopping and time.monotonic() < deadline:
-                room = self._room()
-                try:
-                    # Shielded: what it claims must be sent, whoever loses patience.
-                    take = await asyncio.shield(self._take(lanes, room, counts))
-                except JournalAway as error:
-                    self._trouble("the journal is away", error)
-                    await asyncio.sleep(0.5)
-                    continue
-                self._paced = take.again_in is not None
-                more = take.more or bool(take.taken)
-                if take.more and time.monotonic() >= call_at:
-                    call_help()
-                    call_at = time.monotonic() + HELP
-                wait = self._next_look(take)
-                if wait is None:
-                    more = False
-                    break
-                await self._pause(deadline, wait)
-        if self._ended:
+        try:
+            async with self._one_at_a_time:
+                while not self._stopping and time.monotonic() < deadline:
+                    try:
+                        # Shielded: what it claims must be sent, whoever loses patience.
+                        take = await asyncio.shield(self._take(lanes, counts))
+                    except JournalAway as error:
+                        self._trouble("the journal is away", error)
+                        await asyncio.sleep(0.5)
+                        continue
+                    self._paced = take.again_in is not None
+                    more = take.more or bool(take.taken)
+                    if take.more and time.monotonic() >= call_at:
+                        call_help()
+                        call_at = time.monotonic() + HELP
+                    wait = self._next_look(take)
+                    if wait is None:
+                        more = False
+                        break
+                    await self._pause(deadline, wait)
+        finally:
             self._flush_later()
         return counts, more and not self._stopping
 
@@ -139,7 +143,7 @@ class Pipeline:
         if take.taken:
             # What is rendered and sent now is settled by the next turn.
             return TURN
-        if self._ended and not self._open:
+        if self._look_again or (self._ended and not self._open):
             return 0.0
         if self._open:
             return LOOK
@@ -154,13 +158,18 @@ class Pipeline:
         places = self._config.worker.conversations - len(self._open)
         return max(0, min(places, self._lease.spool.room))
 
-    async def _take(self, lanes: Sequence[Lane], room: int, counts: Counter[str]) -> Take:
+    async def _take(self, lanes: Sequence[Lane], counts: Counter[str]) -> Take:
+        """One turn at the journal; without ``lanes`` it only settles."""
+        async with self._turn:
+            return await self._take_alone(lanes, counts)
+
+    async def _take_alone(self, lanes: Sequence[Lane], counts: Counter[str]) -> Take:
         batch, self._ended = self._ended, []
         try:
             if self._doubt:
                 await self._give_back(batch)
             take = await self._taker.take(
-                want=room,
+                want=self._room() if lanes else 0,
                 lanes=lanes,
                 lease=self._lease.id,
                 settlements=[e.settlement for e in batch],
@@ -172,7 +181,11 @@ class Pipeline:
             # Whatever it was, these outcomes are not known to be written.
             self._ended = batch + self._ended
             self._doubt = True
+            if not self._one_at_a_time.locked():
+                # Whoever began this has been interrupted: nobody else tries again.
+                self._flush_later()
             raise
+        self._look_again = _moved_on(take, batch, self._database.now())
         told = []
         for ended in batch:
             self._lease.spool.free(ended.slot)
@@ -185,7 +198,7 @@ class Pipeline:
         for _, dropped in take.turn.waiting:
             counts["throttled" if dropped else "waiting"] += 1
         for taken in take.taken:
-            self._claimed.add(taken.claim.recipient_id)
+            self._claimed.add((taken.claim.recipient_id, taken.claim.token))
             task = asyncio.create_task(self._converse(taken))
             self._open.add(task)
             task.add_done_callback(self._done)
@@ -195,8 +208,12 @@ class Pipeline:
         return take
 
     async def _give_back(self, batch: Sequence[Ended]) -> None:
-        """After a transaction of unknown end: queue again what it claimed without our knowing."""
-        known = self._claimed | {e.claim.recipient_id for e in batch}
+        """After a transaction of unknown end: queue again what it claimed without our knowing.
+
+        No other turn of ours is under way, so whatever we know is claimed is in one of
+        these places. By token: an earlier claim of the same recipient may wait in ``batch``.
+        """
+        known = self._claimed | {(e.claim.recipient_id, e.claim.token) for e in batch}
         held = await self._database.read(lambda c: claimed_by(c, self._lease.id))
         now = self._database.now()
         strays = [
@@ -210,7 +227,7 @@ class Pipeline:
                 note="claimed by a transaction whose end was not known: not sent",
             )
             for o in held
-            if o.recipient_id not in known
+            if (o.recipient_id, o.token) not in known
         ]
         if strays:
             await self._database.run(lambda c: self._settling.write(c, strays, now))
@@ -229,6 +246,9 @@ class Pipeline:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._open.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # Its recipient stays claimed, and its marks tell the truth when we are buried.
+            self._trouble("a conversation ended without an outcome", error)
         if not self._open:
             self._hold_until = 0.0
         # Paced conversations end one by one, and would settle one by one: they wait for
@@ -236,7 +256,7 @@ class Pipeline:
         half = self._config.worker.conversations // 2
         if not self._open or (len(self._open) <= half and not self._paced):
             self._wake.set()
-        if not self._one_at_a_time.locked() and not self._stopping:
+        if not self._one_at_a_time.locked():
             self._flush_later()
 
     async def _pause(self, deadline: float, at_most: float) -> None:
@@ -287,7 +307,7 @@ class Pipeline:
             random=self._random,
             content=content if claim.stored is None else None,
         )
-        self._claimed.discard(claim.recipient_id)
+        self._claimed.discard((claim.recipient_id, claim.token))
         took = int((time.monotonic() - begun) * 1000)
         self._ended.append(Ended(settlement, outcome.kind, slot, claim, outcome, took))
 
@@ -302,37 +322,48 @@ class Pipeline:
     # --- outside of a task ------------------------------------------------------------
 
     def _flush_later(self) -> None:
+        if not (self._ended or self._doubt) or self._stopping:
+            return
         task = asyncio.get_running_loop().create_task(self.flush())
         self._flushes.add(task)
         task.add_done_callback(self._flushes.discard)
 
     async def flush(self) -> None:
-        """Write the outcomes of conversations that outlived their task."""
+        """Write the outcomes of conversations that outlived their task, and give back strays."""
         async with self._one_at_a_time:
-            while self._ended:
+            while (self._ended or self._doubt) and not self._stopping:
                 try:
-                    await self._take((), 0, Counter())
+                    await self._take((), Counter())
                 except JournalAway as error:
                     self._trouble("the journal is away", error)
                     await asyncio.sleep(0.5)
+                except Exception as error:  # noqa: BLE001 - the next turn meets it again
+                    self._trouble("outcomes could not be written", error)
+                    return
 
     async def stop(self, grace: float) -> None:
         """End: no more takes, up to ``grace`` seconds for what is open, then settle all."""
         self._stopping = True
         self._wake.set()
+        deadline = time.monotonic() + max(grace, 5.0)
+        with suppress(TimeoutError):
+            # What a turn under way claims is open after it.
+            async with asyncio.timeout(max(grace, 5.0)), self._turn:
+                pass
         if self._open:
             await asyncio.wait(self._open, timeout=grace)
         await self.abort()
-        deadline = time.monotonic() + max(grace, 5.0)
-        while self._ended and time.monotonic() < deadline:
-            async with self._one_at_a_time:
-                try:
-                    await self._take((), 0, Counter())
-                except JournalAway:
-                    await asyncio.sleep(0.2)
+        deadline = max(deadline, time.monotonic() + 5.0)
+        while (self._ended or self._doubt) and time.monotonic() < deadline:
+            try:
+                await self._take((), Counter())
+            except JournalAway:
+                await asyncio.sleep(0.2)
 
     async def abort(self) -> None:
         """Cancel every open conversation; before the dot nothing is sent, after it is uncertain."""
+        # One that has not begun yet would never begin, and have no outcome.
+        await asyncio.sleep(0)
         for task in list(self._open):
             task.cancel()
         if self._open:
@@ -340,4 +371,16 @@ class Pipeline:
 
     @property
     def unsettled(self) -> int:
-        return len(self._ended) + len(self._open)
+        """Outcomes, conversations and turns whose end the journal does not know."""
+        return len(self._ended) + len(self._open) + self._turn.locked() + self._doubt
+
+
+def _moved_on(take: Take, batch: Sequence[Ended], now: int) -> bool:
+    """Whether a turn that claimed nothing left something due behind it all the same.
+
+    It ended or put off what stood in front, or settled what is due again at once (a
+    failover).
+    """
+    return bool(take.turn.expired or take.turn.waiting) or any(
+        e.settlement.path[-1] in WAITING and e.settlement.due_at <= now for e in batch
+    )

@@ -21,6 +21,10 @@ UNTOUCHED_WAIT = 5.0
 REPLY_CAP = 2000
 
 
+#: Conversations that we ended ourselves: the relay is not to blame.
+_OURS = frozenset({"lease_lost", "shutting_down"})
+
+
 def backoff_wait(schedule: Backoff, attempt: int, random: Callable[[], float]) -> float:
     """Seconds to wait after the ``attempt``-th attempt (1 is the first), with jitter."""
     # The exponent is capped before the power is taken: attempts may be many.
@@ -129,7 +133,7 @@ def _failover(
     outcome: Outcome, bucket: BucketKey, preferred: Sequence[str]
 ) -> tuple[str, ...] | None:
     """The next route when the relay, not the recipient, is what failed."""
-    if outcome.scope not in (Scope.RELAY, Scope.CONNECTION):
+    if outcome.scope not in (Scope.RELAY, Scope.CONNECTION) or outcome.error_class in _OURS:
         return None
     return next_route(bucket.route, preferred)
 

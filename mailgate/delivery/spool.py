@@ -76,13 +76,18 @@ class Spool:
 
     @property
     def sealed(self) -> bool:
-        return self._map[_SEAL_AT] != 0
+        return self._map.closed or self._map[_SEAL_AT] != 0
 
     def close(self) -> None:
         """Leave nothing behind; only when nothing is claimed any more."""
         self.path.unlink(missing_ok=True)
-        self._map.close()
-        os.close(self._fd)
+        self.leave()
+
+    def leave(self) -> None:
+        """Let go of the file, and with it of the lock: whoever finds it free reads the marks."""
+        if not self._map.closed:
+            self._map.close()
+            os.close(self._fd)
 
 
 def is_dead(path: Path) -> bool:

@@ -81,8 +81,11 @@ class Taker:
         if want > 0:
             due = await self._database.read(lambda c: self._look(c, now, want, lanes, of, place))
         fresh, expired, suspects = _sorted(due, now)
-        chosen = suspects[:1] if suspects and not busy else pick(fresh, want, self._shares)
-        candidates, grants = await self._admit(chosen)
+        candidates, grants = await self._admit(suspects[:1] if not busy else [])
+        alone = bool(candidates)
+        if not alone:
+            # Also when the suspect may not go now: it holds nobody up.
+            candidates, grants = await self._admit(pick(fresh, want, self._shares))
         if not (settlements or candidates or expired):
             return Take(Turn(), again_in=self._reopens(), suspects=bool(suspects))
         lot = tuple(settlements)
@@ -98,7 +101,7 @@ class Taker:
                 claim,
                 buckets[claim.recipient_id],
                 grants.get(claim.recipient_id),
-                alone=bool(suspects) and not busy,
+                alone=alone,
             )
             for claim in turn.claims
         ]

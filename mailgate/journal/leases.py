@@ -108,8 +108,8 @@ def unclaimed(connection: sa.Connection) -> list[Orphan]:
     return [_orphan(r) for r in rows]
 
 
-def remove(connection: sa.Connection, lease_ids: Sequence[int]) -> None:
-    """Forget processes that hold nothing any more."""
+def remove(connection: sa.Connection, lease_ids: Sequence[int]) -> bool:
+    """Forget processes that hold nothing any more; false when one of them still does."""
     for lease_id in lease_ids:
         if connection.dialect.name == "postgresql":
             # Wait for a claim under this lease that is about to commit. A statement of
@@ -124,6 +124,8 @@ def remove(connection: sa.Connection, lease_ids: Sequence[int]) -> None:
             ),
             {"id": lease_id},
         )
+    left = sa.select(leases.c.id).where(leases.c.id.in_(lease_ids))
+    return connection.execute(left).first() is None
 
 
 def _orphan(r: Any) -> Orphan:
