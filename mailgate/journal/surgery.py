@@ -41,7 +41,7 @@ class Surgery:
             "UPDATE recipients SET state = :target, due_at = :now, seq = recipients.seq + 1,"
             " token = recipients.token + 1, changed_at = :now, suspect = false, deaths = 0,"
             " expires_at = CASE WHEN expires_at <= :now THEN NULL ELSE expires_at END,"
-            " error_class = CASE WHEN :target = 'queued' THEN NULL ELSE error_class END"
+            " error_class = %s"
             f" WHERE id IN (SELECT id FROM {database.rows(row)}) AND state IN (%s)"
             " RETURNING id, message_id, seq, bucket_id"
         )
@@ -66,8 +66,9 @@ class Surgery:
             # Waiting ones wait already, and what is being sent is not ours to move.
             sources = [s for s in sources if s not in (State.SENDING, State.DEFERRED)]
         states = ", ".join(f"'{s.value}'" for s in sources)
+        error_class = "NULL" if target is State.QUEUED else "error_class"
         found = connection.execute(
-            sa.text(self._move % states),
+            sa.text(self._move % (error_class, states)),
             {"rows": packed([(i,) for i in sorted(ids)]), "target": target.value, "now": now},
         ).all()
         if not found:

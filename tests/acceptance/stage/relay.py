@@ -6,6 +6,7 @@ Owns reading the book and the judgement of rates by the sink's own clock.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -72,6 +73,13 @@ class Relay:
     def taken(self) -> Counter[str]:
         """Mails taken, by recipient."""
         return Counter(copy.recipient for copy in self.book() if copy.taken)
+
+    def freeze(self) -> None:
+        """Answer nothing until ``thaw``."""
+        self._daemon.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._daemon.signal(signal.SIGCONT)
 
     def stop(self) -> None:
         self._daemon.stop()

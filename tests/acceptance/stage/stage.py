@@ -83,7 +83,8 @@ class Stage:
             text=True,
             timeout=60,
         )
-        assert code is None or done.returncode == code, f"{arguments}: {done}"
+        said = f"{arguments}: {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        assert code is None or done.returncode == code, said
         return done
 
     def json(self, *arguments: str, code: int | None = 0) -> Any:
