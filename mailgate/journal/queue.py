@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
 
 from mailgate.journal.arrivals import BucketKey
+from mailgate.journal.contents import Contents, Way
 from mailgate.journal.database import Database, packed
-from mailgate.journal.letters import read_letter
 from mailgate.journal.settling import Settlement, Settling
 from mailgate.journal.throttle import Charge, Throttles, Wait
-from mailgate.model.address import Address
-from mailgate.model.message import Attachment, Claim
+from mailgate.model.message import Claim
 from mailgate.model.state import Lane, State
 
 
@@ -67,19 +66,11 @@ class Turn:
     expired: int = 0
 
 
-_CLAIMED = (
-    "r.id, r.token, r.message_id, r.kind, r.email, r.name, r.own, r.attempts, r.claims,"
-    " r.expires_at, m.producer, m.stream, m.accepted_at, m.send_at, m.sensitive,"
-    " m.body"
-)
-
-
 class Queue:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.settling = Settling(database)
         self._throttles = Throttles(database)
-        ids = database.rows({"id": "bigint"})
         waiting = "state IN ('queued', 'deferred')"
         self._due = sa.text(
             "SELECT b.id, b.lane, b.producer, b.route, b.domain FROM buckets b"
@@ -122,18 +113,7 @@ class Queue:
                 f" UPDATE recipients SET {claimed} FROM mine, lease"
                 " WHERE recipients.id = mine.id RETURNING recipients.id"
             )
-        self._content = sa.text(
-            f"SELECT {_CLAIMED} FROM recipients r JOIN messages m ON m.id = r.message_id"
-            f" WHERE r.id IN (SELECT id FROM {ids})"
-        )
-        self._stored = sa.text(
-            f"SELECT recipient_id, content FROM renderings WHERE recipient_id IN"
-            f" (SELECT id FROM {ids})"
-        )
-        self._files = sa.text(
-            "SELECT message_id, filename, content_type, content_id, content FROM attachments"
-            f" WHERE message_id IN (SELECT id FROM {ids}) ORDER BY message_id, n"
-        )
+        self._contents = Contents(database)
         self._move = sa.text(
             "UPDATE recipients SET state = v.state, due_at = v.due_at, seq = recipients.seq + 1,"
             " token = recipients.token + 1, changed_at = :now, error_class = v.error_class FROM "
@@ -218,7 +198,8 @@ class Queue:
         )
         charged = [(i, by_id[i].charges) for i in fits if i in claimed]
         self._throttles.charge(connection, charged, now)
-        turn.claims = self._read(connection, [i for i in fits if i in claimed], by_id)
+        ways = {i: Way(by_id[i].relay, by_id[i].head.bucket.key.lane) for i in fits if i in claimed}
+        turn.claims = self._contents.read(connection, ways)
         return turn
 
     def _wait(
@@ -257,34 +238,6 @@ class Queue:
         self.settling.redact(connection, dropped)
         return [(r.id, State(r.state)) for r in found]
 
-    def _read(
-        self, connection: sa.Connection, ids: Sequence[int], by_id: Mapping[int, Candidate]
-    ) -> list[Claim]:
-        rows = packed([(i,) for i in ids])
-        found = {row.id: row for row in connection.execute(self._content, {"rows": rows})}
-        bodies: dict[int, dict[str, Any]] = {}
-        for row in found.values():
-            if row.message_id not in bodies:
-                bodies[row.message_id] = json.loads(row.body)
-        again = [(row.id,) for row in found.values() if row.attempts]
-        stored: dict[int, bytes] = {}
-        if again:
-            for kept in connection.execute(self._stored, {"rows": packed(again)}):
-                stored[kept.recipient_id] = bytes(kept.content)
-        files: dict[int, list[Attachment]] = {}
-        with_files = [(m,) for m, body in bodies.items() if body.get("files")]
-        if with_files:
-            for f in connection.execute(self._files, {"rows": packed(with_files)}):
-                files.setdefault(f.message_id, []).append(
-                    Attachment(f.filename, f.content_type, bytes(f.content), f.content_id)
-                )
-        claims = []
-        for i in ids:
-            row = found[i]
-            claim = _claim(row, bodies[row.message_id], by_id[i], files.get(row.message_id, ()))
-            claims.append(replace(claim, stored=stored.get(i)))
-        return claims
-
 
 def quiet_since(connection: sa.Connection, since: int) -> bool:
     """Whether nothing is being sent and no conversation has ended since ``since``."""
@@ -300,49 +253,20 @@ def quiet_since(connection: sa.Connection, since: int) -> bool:
 
 
 def _head(bucket: Bucket, row: Any) -> Head:
+    # By position: a name is looked up in each row anew.
+    id_, message_id, email, token, suspect, charged, expires_at, *said = row
+    producer, stream, template, throttle = said
     return Head(
-        row.id,
-        row.message_id,
+        id_,
+        message_id,
         bucket,
-        row.email,
-        row.producer,
-        row.stream,
-        row.template,
-        row.throttle,
-        row.token,
-        bool(row.suspect),
-        bool(row.charged),
-        row.expires_at,
-    )
-
-
-def _claim(
-    row: Any, body: Mapping[str, Any], candidate: Candidate, files: Sequence[Attachment]
-) -> Claim:
-    address = Address(row.email, row.name)
-    return Claim(
-        recipient_id=row.id,
-        token=row.token,
-        message_id=row.message_id,
-        producer=row.producer,
-        stream=row.stream,
-        lane=candidate.head.bucket.key.lane,
-        relay=candidate.relay,
-        address=address,
-        letter=read_letter(
-            body,
-            message_id=row.message_id,
-            recipient_id=row.id,
-            date=max(row.accepted_at, row.send_at or 0),
-            kind=row.kind,
-            address=address,
-            own=json.loads(row.own) if row.own else None,
-            files=files,
-        ),
-        mail_from=body["mail_from"],
-        accepted_at=row.accepted_at,
-        attempts=row.attempts,
-        claims=row.claims,
-        expires_at=row.expires_at,
-        sensitive=bool(row.sensitive),
+        email,
+        producer,
+        stream,
+        template,
+        throttle,
+        token,
+        bool(suspect),
+        bool(charged),
+        expires_at,
     )

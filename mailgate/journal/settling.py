@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import sqlalchemy as sa
 
@@ -231,15 +232,21 @@ def _attempt_row(a: Attempt) -> tuple[object, ...]:
 
 
 def _detail(s: Settlement, attempts: int, state: State) -> str:
+    tried = (attempts, s.attempt.relay, s.attempt.code) if s.attempt else None
+    due = s.due_at if state in (State.DEFERRED, State.QUEUED) else None
+    return _said(tried, s.error_class, s.note, due)
+
+
+@lru_cache(maxsize=512)
+def _said(tried: tuple[int, str, int] | None, error_class: str, note: str, due: int | None) -> str:
+    """The detail of an event as JSON; most are the same."""
     said: dict[str, object] = {}
-    if s.attempt:
-        said["attempt"] = attempts
-        said["relay"] = s.attempt.relay
-        said["code"] = s.attempt.code
-    if s.error_class:
-        said["error_class"] = s.error_class
-    if s.note:
-        said["note"] = s.note
-    if state in (State.DEFERRED, State.QUEUED):
-        said["due_at"] = s.due_at
+    if tried:
+        said["attempt"], said["relay"], said["code"] = tried
+    if error_class:
+        said["error_class"] = error_class
+    if note:
+        said["note"] = note
+    if due is not None:
+        said["due_at"] = due
     return json.dumps(said, separators=(",", ":"))

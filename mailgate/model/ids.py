@@ -12,6 +12,9 @@ from collections.abc import Callable
 _EPOCH_MS = 1_735_689_600_000  # 2025-01-01
 _RANDOM_BITS = 21
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford base 32
+#: Two characters at a time; the first of the fourteen is always 0.
+_PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
+_SHIFTS = (60, 50, 40, 30, 20, 10, 0)
 _VALUE = {c: i for i, c in enumerate(_ALPHABET)} | {"i": 1, "l": 1, "o": 0}
 
 
@@ -35,11 +38,7 @@ class Ids:
 
 def spell(number: int) -> str:
     """The 13 characters in which people and events see an identifier."""
-    out = []
-    for _ in range(13):
-        out.append(_ALPHABET[number & 31])
-        number >>= 5
-    return "".join(reversed(out))
+    return "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])[1:]
 
 
 def unspell(text: str) -> int:
