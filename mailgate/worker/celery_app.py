@@ -26,7 +26,7 @@ from mailgate.worker.doorbell import Doorbell
 from mailgate.worker.loop import Bridge, Delivers
 from mailgate.worker.mends import mend_redis_channel
 from mailgate.worker.settings import TASK, celery_settings, time_limits
-from mailgate.worker.stopping import leave_soon, wake_up
+from mailgate.worker.waits import leave_soon, wake_up, watch_children
 
 #: Seconds that conversations get to end when a process stops.
 GRACE = 10.0
@@ -154,7 +154,9 @@ def _process_begins(**_: Any) -> None:
 @signals.worker_ready.connect(weak=False)
 def _worker_is_ready(sender: Any, **_: Any) -> None:
     """In the threads pool this very process delivers; a prefork parent only hands out."""
-    if not isinstance(sender.pool, prefork.TaskPool):
+    if isinstance(sender.pool, prefork.TaskPool):
+        watch_children(sender.hub, sender.pool)
+    else:
         _process.bridge()
 
 

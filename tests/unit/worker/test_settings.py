@@ -96,7 +96,8 @@ def test_rediss_verifies_unless_its_url_says_otherwise() -> None:
 def test_amqps_verifies_chain_and_the_name_of_each_host() -> None:
     found = broker_settings("amqps://u:p@one/v?ssl_ca_certs=/ca.pem;amqps://u:p@two/v", 60)
     assert found["broker_url"] == "amqps://u:p@one/v;amqps://u:p@two/v"
-    connection = Connection(found["broker_url"], ssl=found["broker_use_ssl"], connect_timeout=0.01)
+    url, tls = found["broker_url"], found["broker_use_ssl"]
+    connection: Any = Connection(url, ssl=tls, connect_timeout=0.01)
     assert dict(connection.ssl) == {
         "ca_certs": "/ca.pem",
         "cert_reqs": ssl.CERT_REQUIRED,
