@@ -135,6 +135,8 @@ def _say(kind: Any, bounds: Sequence[Any]) -> str:
         return "a number" + _range(bounds)
     if kind is str and (pattern := next((p for b in bounds if (p := _pattern(b))), None)):
         return _PATTERNS[pattern]
+    if any(getattr(b, "func", None) is shape.parse_receivers for b in bounds):
+        return "an address such as 'ann@example.com', or '*@example.com' for everyone there"
     return _WORDS[kind]
 
 

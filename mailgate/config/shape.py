@@ -109,6 +109,20 @@ Host = Annotated[str, Field(pattern=r"^[^\s\x00-\x20\x7f]+$")]
 ReversePath = Annotated[str, AfterValidator(lambda text: text and wire_form(text))]
 
 
+def parse_receivers(text: str) -> str:
+    """``"ann@example.com"``, or ``"*@example.com"`` for everyone in a domain; in wire form."""
+    local, _, domain = text.strip().rpartition("@")
+    if local == "*":
+        return "*@" + wire_form(f"any@{domain}").rpartition("@")[2]
+    if "*" in text:
+        raise ValueError("a '*' stands for the whole part before the @-sign, as in '*@example.com'")
+    return wire_form(text.strip())
+
+
+#: Who may get a mail: one address, or everyone in a domain.
+Receivers = Annotated[str, AfterValidator(parse_receivers)]
+
+
 def _refuse(faults: list[tuple[str, str]]) -> None:
     """Raise faults of a whole section, each with its key below the section, if there are any."""
     if faults:
@@ -286,6 +300,16 @@ class Inbox(Section):
     keep: int = Field(1000, ge=1, description="Mails kept; the oldest go first.")
 
 
+class Studio(Section):
+    """The page on which templates are looked at while they are written."""
+
+    send_test: tuple[Receivers, ...] = Field(
+        (),
+        description="Who may get test mails: 'me@example.com', or '*@example.com' for a domain. "
+        "Nobody by default; everybody while the local inbox is the only relay.",
+    )
+
+
 class Log(Section):
     """One line a record, on standard error."""
 
@@ -341,6 +365,7 @@ class Config(Section):
     limits: Limits = Limits()
     worker: Worker = Worker()
     inbox: Inbox = Inbox()
+    studio: Studio = Studio()
     log: Log = Log()
 
     @model_validator(mode="before")
