@@ -13,7 +13,7 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -28,6 +28,9 @@ Connection = sa.Connection
 #: PostgreSQL: deadlock, serialization failure, lock not available. The transaction left nothing.
 _REPEATABLE = frozenset({"40P01", "40001", "55P03"})
 _TRIES = 6
+#: Characters of one JSON text. PostgreSQL reads none of more than 256 MB, and no batch
+#: of large letters may become one that can never be written.
+MOST_PACKED = 32 * 2**20
 #: PostgreSQL: read-only, as a standby is and a server whose disk is nearly full is made.
 _AWAY = frozenset({"25006"})
 #: The database's clock is looked at again after so many seconds: two clocks drift apart.
@@ -229,6 +232,16 @@ class Database:
 def packed(rows: Sequence[Sequence[Any]]) -> str:
     """The JSON text that ``Database.rows`` reads."""
     return json.dumps(rows, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+def packs(rows: Sequence[Sequence[Any]]) -> Iterator[str]:
+    """``packed`` in as many texts as it takes to keep each below ``MOST_PACKED``."""
+    text = packed(rows)
+    if len(text) <= MOST_PACKED or len(rows) < 2:
+        yield text
+        return
+    yield from packs(rows[: len(rows) // 2])
+    yield from packs(rows[len(rows) // 2 :])
 
 
 def elapsed() -> float:

@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mailgate.journal.database import Database, packed
+from mailgate.journal.database import Database, packs
 
 
 class Inserting:
@@ -50,4 +50,4 @@ class Inserting:
             return 0
         if self._sqlite:
             return connection.exec_driver_sql(self._each, list(rows)).rowcount
-        return connection.execute(self._whole, {"rows": packed(rows)}).rowcount
+        return sum(connection.execute(self._whole, {"rows": t}).rowcount for t in packs(rows))

@@ -10,6 +10,7 @@ from threading import Barrier, Thread
 import pytest
 from sqlalchemy.exc import IntegrityError
 
+from mailgate.journal import database as databases
 from mailgate.journal.arrivals import BucketKey, NewParked
 from mailgate.model.ids import Ids
 from mailgate.model.message import Attachment
@@ -64,6 +65,29 @@ def test_text_of_every_kind_comes_back_as_it_was(journal: Rig) -> None:
         )
     )
     assert [r.name for r in journal.all("SELECT name FROM recipients ORDER BY id")] == texts
+
+
+def test_a_batch_too_large_for_one_statement_is_written_whole(
+    journal: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL reads no JSON above 256 MB: seventy letters of 4 MB could never be written."""
+    monkeypatch.setattr(databases, "MOST_PACKED", 2000)
+    batch = [arrival(f"m{n}", body=json.dumps({"text": "x" * 500})) for n in range(20)]
+    stored = journal.store(*batch, batch[3], arrival("huge", body="y" * 5000))
+    assert (stored.accepted, stored.repeated) == (21, 1)
+    assert [r.id for r in journal.all("SELECT id FROM messages ORDER BY id")] == sorted(
+        set(stored.ids)
+    )
+    assert journal.count("recipients") == journal.count("events") == 21
+
+
+@pytest.mark.parametrize("most", [1, 7, 10_000])
+def test_rows_are_cut_into_texts_that_fit(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setattr(databases, "MOST_PACKED", most)
+    rows = [(n, "x" * n) for n in range(30)]
+    texts = list(databases.packs(rows))
+    assert [tuple(r) for text in texts for r in json.loads(text)] == rows
+    assert len(texts) == (1 if most == 10_000 else 30)
 
 
 def test_a_repeat_is_absorbed(journal: Rig) -> None:
