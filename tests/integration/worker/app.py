@@ -37,7 +37,7 @@ class BookKeeper:
 
     async def start(self) -> None:
         if self._said("away"):
-            raise ConnectionError(f"no journal for {ADDRESS}")
+            raise ConnectionError("no journal")
         self._write("start")
 
     async def deliver(self, lane: Lane, deadline: float) -> dict[str, int]:
