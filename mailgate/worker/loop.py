@@ -171,9 +171,7 @@ class Bridge:
             except Exception as error:  # noqa: BLE001 - whatever keeps it shut, try on
                 # No mail was touched yet, so that the text may be shown.
                 if str(error) != said:
-                    log.error(
-                        "the gateway does not open, trying on: %s\n%s", error, _where(error)
-                    )
+                    log.error("the gateway does not open, trying on: %s\n%s", error, _where(error))
                 said = str(error) or type(error).__name__
                 await self._pause(wait)
                 wait = min(2 * wait, longest)
