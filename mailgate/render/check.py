@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from jinja2 import meta, nodes
 
+from mailgate.render import richtext
 from mailgate.render.errors import TemplateFault
 from mailgate.render.sandbox import Sandbox
 
@@ -54,6 +55,7 @@ def check_syntax(environment: Sandbox, name: str, source: str) -> nodes.Template
             raise TemplateFault(f"{name} line {loop.lineno}: recursive loops are not available")
     for node in tree.find_all((nodes.EvalContextModifier, nodes.ScopedEvalContextModifier)):
         raise TemplateFault(f"{name} line {node.lineno}: escaping cannot be switched off")
+    richtext.check_places(tree, name, html=bool(environment.autoescape))
     return tree
 
 
@@ -233,6 +235,8 @@ class _Scan:
                 raise self.fault("styles take only theme tokens, such as {{ theme.color.brand }}")
         elif self.attribute in URL_ATTRIBUTES and not self._is_link(node):
             raise self.fault(f"an expression in {self.attribute} must end in |url")
+        elif _is_markup(node):
+            raise self.fault(f"markup cannot stand in an attribute ({self.attribute})")
         self.before += "\0"
 
     def _parse(self, source: str) -> nodes.Node:
@@ -250,6 +254,18 @@ class _Scan:
             before = self.before.strip()
             return bool(_SCHEME.match(before)) or before.startswith("\0")
         return False
+
+
+def _is_markup(node: nodes.Node) -> bool:
+    """Whether an expression gives markup for certain: it would not be escaped again."""
+    if isinstance(node, nodes.Filter):
+        return node.name == "richtext"
+    if not isinstance(node, nodes.Call):
+        return False
+    called = node.node
+    if isinstance(called, nodes.Getattr | nodes.Getitem):
+        called = called.node
+    return isinstance(called, nodes.Name) and called.name in ("caller", "super", "self")
 
 
 def _is_theme(node: nodes.Node) -> bool:

@@ -14,7 +14,7 @@ from jinja2 import Undefined
 from markupsafe import Markup, escape
 
 from mailgate.render.errors import RenderError
-from mailgate.render.filters import Url
+from mailgate.render.links import Url
 
 #: Loop passes and macro calls in one rendering.
 WORK = 50_000

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailgate.render.errors import RenderError
-from mailgate.render.filters import URL_SCHEMES, Url, lines, number, paragraphs, url, urlencode
+from mailgate.render.filters import URL_SCHEMES, Url, lines, paragraphs, url, urlencode
 
 
 @pytest.mark.parametrize(
@@ -84,27 +84,6 @@ def test_no_text_becomes_a_link_that_can_leave_its_attribute(text: str) -> None:
 @given(st.text())
 def test_a_part_of_a_link_holds_no_syntax(text: str) -> None:
     assert not set(urlencode(text)) & set(" \"'<>&?#/:;=+@\\")
-
-
-@pytest.mark.parametrize(
-    ("value", "arguments", "written"),
-    [
-        (1234567.5, (2,), "1,234,567.50"),
-        (1234567, (), "1,234,567"),
-        (1234.5, (1, ".", ","), "1.234,5"),
-        (-0.5, (1,), "-0.5"),
-    ],
-)
-def test_numbers_take_the_separators_of_the_author(
-    value: float, arguments: tuple[int | str, ...], written: str
-) -> None:
-    assert number(value, *arguments) == written  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("value", [True, "7", None, []])
-def test_only_numbers_are_numbers(value: object) -> None:
-    with pytest.raises(RenderError):
-        number(value)
 
 
 def test_paragraphs_are_parted_by_blank_lines() -> None:
