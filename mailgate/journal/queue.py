@@ -84,8 +84,13 @@ class Queue:
             f" WHERE r.bucket_id = :bucket AND r.{waiting} AND r.due_at <= :now"
         )
         tail = " ORDER BY r.due_at, r.id LIMIT :most"
-        self._heads = sa.text(heads + tail)
-        self._own_heads = sa.text(heads + " AND r.id % :of = :place" + tail)
+        own = " AND r.id % :of = :place"
+        # By (own, without suspects).
+        self._heads = {
+            (mine, sure): sa.text(heads + own * mine + " AND NOT r.suspect" * sure + tail)
+            for mine in (False, True)
+            for sure in (False, True)
+        }
         # Only what is as it was looked at: a row that another claimed and put back
         # meanwhile may be charged by now, and meant for another relay.
         wanted = database.rows({"id": "bigint", "token": "bigint"})
@@ -149,17 +154,29 @@ class Queue:
         """Up to ``most`` heads of a bucket, oldest due first.
 
         Each of ``of`` workers prefers the ids of its own ``place``, so that they do
-        not all reach for the same rows; when its own run short it takes any.
+        not all reach for the same rows; when its own run short it takes any. Suspects
+        come besides: those that a death left behind take nobody's place.
         """
         values = {"bucket": bucket.id, "now": now, "most": most, "of": of, "place": place}
-        if of > 1:
-            own = [_head(bucket, row) for row in connection.execute(self._own_heads, values)]
-            if len(own) >= most:
-                return own
-            seen = {h.id for h in own}
-            rest = [_head(bucket, row) for row in connection.execute(self._heads, values)]
-            return own + [h for h in rest if h.id not in seen][: most - len(own)]
-        return [_head(bucket, row) for row in connection.execute(self._heads, values)]
+        found = self._first(connection, bucket, values, sure=False)
+        suspects = [h for h in found if h.suspect]
+        return suspects + self._first(connection, bucket, values, sure=True) if suspects else found
+
+    def _first(
+        self, connection: sa.Connection, bucket: Bucket, values: Mapping[str, int], *, sure: bool
+    ) -> list[Head]:
+        def look(mine: bool) -> list[Head]:
+            rows = connection.execute(self._heads[mine, sure], values)
+            return [_head(bucket, row) for row in rows]
+
+        if values["of"] == 1:
+            return look(mine=False)
+        own = look(mine=True)
+        left = values["most"] - len(own)
+        if left <= 0:
+            return own
+        seen = {h.id for h in own}
+        return own + [h for h in look(mine=False) if h.id not in seen][:left]
 
     def next_due(self, connection: sa.Connection, now: int) -> frozenset[Lane]:
         """The lanes that have something due in an open bucket."""

@@ -1,0 +1,258 @@
+"""The take: from due to claimed, as lanes, limits and throttles allow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from mailgate.config.shape import Config
+from mailgate.dispatch.lanes import ORDER
+from mailgate.dispatch.take import Take, Taker
+from mailgate.journal.arrivals import BucketKey
+from mailgate.journal.permits import JournalLimiter
+from mailgate.limits.rules import Ask, Grant, LimiterAway, Refusal
+from mailgate.model.state import Lane, State
+from tests.contract.journal.rig import Rig, arrival, attempt, settlement
+
+RELAYS = {"first": {"host": "a.example"}, "second": {"host": "b.example"}}
+
+Taking = Callable[..., Taker]
+
+
+@pytest.fixture
+def taking(journal: Rig) -> Taking:
+    def make(limiter: Any = None, rig: Rig = journal, **config: Any) -> Taker:
+        whole = Config.model_validate({"relays": RELAYS, **config})
+        limiter = limiter or JournalLimiter(rig.database)
+        return Taker(rig.database, rig.queue, limiter, whole, b"secret")
+
+    return make
+
+
+async def take(taker: Taker, lease: int, want: int = 10, **how: Any) -> Take:
+    return await taker.take(**{"want": want, "lanes": ORDER, "lease": lease, **how})
+
+
+def emails(found: Take) -> list[str]:
+    return [t.claim.address.local for t in found.taken]
+
+
+async def test_what_is_due_is_claimed_up_to_the_places(journal: Rig, taking: Taking) -> None:
+    journal.add(5)
+    lease = journal.lease()
+    taker = taking()
+    one = await take(taker, lease, 3)
+    assert (emails(one), one.more) == (["m0", "m1", "m2"], True)
+    assert {t.claim.relay for t in one.taken} == {"first"}
+    assert {t.grant for t in one.taken} == {None}
+    two = await take(taker, lease, 3)
+    assert (emails(two), two.more) == (["m3", "m4"], False)
+    assert (await take(taker, lease)).taken == []
+
+
+async def test_outcomes_are_written_with_the_next_take_and_without_one(
+    journal: Rig, taking: Taking
+) -> None:
+    journal.add(2)
+    lease = journal.lease()
+    taker = taking()
+    [one] = (await take(taker, lease, 1)).taken
+    done = settlement(one.claim, State.SENT, attempt=attempt("sent"))
+    found = await take(taker, lease, 1, settlements=[done])
+    assert found.turn.settled == {one.claim.recipient_id}
+    done = settlement(found.taken[0].claim, State.SENT, attempt=attempt("sent"))
+    assert (await take(taker, lease, 0, lanes=(), settlements=[done])).turn.settled
+    assert journal.count("recipients", "state = 'sent'") == 2
+
+
+async def test_only_the_lanes_asked_for(journal: Rig, taking: Taking) -> None:
+    for lane in Lane:
+        journal.add(1, lane, bucket=BucketKey(lane, "p", ("first",)))
+    found = await take(taking(), journal.lease(), lanes=(Lane.HIGH, Lane.NORMAL))
+    assert emails(found) == ["high0", "normal0"]
+
+
+@pytest.mark.parametrize("place_by_place", [True, False])
+async def test_a_high_message_goes_before_a_backlog(
+    journal: Rig, taking: Taking, place_by_place: bool
+) -> None:
+    journal.add(60, "b", bucket=BucketKey(Lane.BULK, "p", ("first",)))
+    lease, taker = journal.lease(), taking()
+    for _ in range(5):
+        await take(taker, lease, 1 if place_by_place else 5)
+    journal.add(1, "high", bucket=BucketKey(Lane.HIGH, "q", ("first",)))
+    found = await take(taker, lease, 1 if place_by_place else 5)
+    assert emails(found)[0] == "high0"
+
+
+async def test_a_flood_of_one_producer_delays_no_other(journal: Rig, taking: Taking) -> None:
+    journal.add(50, "flood", bucket=BucketKey(Lane.NORMAL, "flood", ("first",)))
+    journal.add(3, "small", bucket=BucketKey(Lane.NORMAL, "small", ("first",)))
+    found = await take(taking(), journal.lease(), 6)
+    assert sorted(e for e in emails(found) if "small" in e) == ["small0", "small1", "small2"]
+
+
+async def test_a_relay_that_is_gone_gives_way_to_the_next_or_the_streams(
+    journal: Rig, taking: Taking
+) -> None:
+    journal.add(1, "a", bucket=BucketKey(Lane.NORMAL, "p", ("gone", "second")))
+    journal.add(1, "b", bucket=BucketKey(Lane.NORMAL, "p", ("gone",)))
+    found = await take(taking(streams={"transactional": {"relays": ["second"]}}), journal.lease())
+    assert sorted((t.claim.address.local, t.claim.relay) for t in found.taken) == [
+        ("a0", "second"),
+        ("b0", "second"),
+    ]
+
+
+async def test_who_has_no_relay_waits_and_holds_nobody_up(journal: Rig, taking: Taking) -> None:
+    """Neither its stream nor its relay is in the configuration any more; a suspect besides."""
+    gone = BucketKey(Lane.NORMAL, "p", ("gone",))
+    ids = journal.add(2, "lost", bucket=gone, stream="gone")
+    journal.sql("UPDATE recipients SET suspect = true WHERE id = :id", id=ids[0])
+    journal.add(2, "good")
+    found = await take(taking(), journal.lease())
+    assert emails(found) == ["good0", "good1"]
+    assert [journal.row(i).state for i in ids] == ["queued", "queued"]
+
+
+# --- suspects ---------------------------------------------------------------------------
+
+
+async def test_a_suspect_is_claimed_alone_and_only_when_nothing_else_is_open(
+    journal: Rig, taking: Taking
+) -> None:
+    ids = journal.add(4)
+    journal.sql("UPDATE recipients SET suspect = true WHERE id IN (:a, :b)", a=ids[1], b=ids[2])
+    lease, taker = journal.lease(), taking()
+    busy = await take(taker, lease, 2, busy=True)
+    assert emails(busy) == ["m0", "m3"]
+    journal.settle(settlement(busy.taken[1].claim, State.QUEUED))
+    busy = await take(taker, lease, 2, busy=True)
+    assert (emails(busy), busy.suspects) == (["m3"], True)
+    journal.settle(settlement(busy.taken[0].claim, State.QUEUED))
+    one = await take(taker, lease)
+    assert (emails(one), [t.alone for t in one.taken]) == (["m1"], [True])
+    two = await take(taker, lease)
+    assert (emails(two), [t.alone for t in two.taken]) == (["m2"], [True])
+    rest = await take(taker, lease)
+    assert (emails(rest), [t.alone for t in rest.taken]) == (["m3"], [False])
+
+
+@pytest.mark.parametrize("of", [1, 2])
+async def test_many_suspects_at_the_head_hold_nobody_up(
+    journal: Rig, taking: Taking, of: int
+) -> None:
+    """A worker died with fifty conversations open: all fifty were due before the rest."""
+    journal.add(50, "suspect")
+    journal.sql("UPDATE recipients SET suspect = true")
+    journal.add(20, "other")
+    found = await take(taking(), journal.lease(), 5, busy=True, of=of)
+    assert len(found.taken) == 5
+    assert found.suspects
+
+
+# --- expiry, limits, throttles -------------------------------------------------------------
+
+
+async def test_what_expired_ends_and_is_not_sent(journal: Rig, taking: Taking) -> None:
+    [id_] = journal.add(1, "old", expires_at=1)
+    journal.add(1, "new")
+    found = await take(taking(), journal.lease())
+    assert (emails(found), found.turn.expired) == (["new0"], 1)
+    assert journal.row(id_).state == "expired"
+
+
+async def test_a_paced_relay_admits_no_more_than_it_may(journal: Rig, taking: Taking) -> None:
+    relays = {**RELAYS, "first": {"host": "a.example", "rate": "2/h"}}
+    journal.add(5)
+    lease, taker = journal.lease(), taking(relays=relays)
+    taken = [t for _ in range(4) for t in (await take(taker, lease)).taken]
+    assert len(taken) <= 2
+    assert all(t.grant is not None for t in taken)
+    waiting = journal.all("SELECT * FROM recipients WHERE state = 'queued'")
+    # Waiting touches no row.
+    assert {(r.seq, r.attempts, r.token) for r in waiting} == {(1, 0, 0)}
+    found = await take(taker, lease)
+    assert found.again_in is not None
+    assert found.again_in > 0
+
+
+async def test_another_relays_mail_does_not_wait_for_a_paced_one(
+    journal: Rig, taking: Taking
+) -> None:
+    relays = {**RELAYS, "first": {"host": "a.example", "rate": "1/h"}}
+    journal.add(5, "slow")
+    journal.add(3, "free", bucket=BucketKey(Lane.BULK, "p", ("second",)))
+    lease, taker = journal.lease(), taking(relays=relays)
+    found = [e for _ in range(4) for e in emails(await take(taker, lease))]
+    assert {e for e in found if "free" in e} == {"free0", "free1", "free2"}
+
+
+class Away:
+    async def reserve(self, asks: Sequence[Ask], horizon: float) -> list[Grant | Refusal]:
+        raise LimiterAway
+
+
+async def test_without_the_limiters_store_nothing_that_is_limited_goes(
+    journal: Rig, taking: Taking
+) -> None:
+    relays = {**RELAYS, "first": {"host": "a.example", "rate": "100/s"}}
+    journal.add(2)
+    found = await take(taking(Away(), relays=relays), journal.lease())
+    assert found.taken == []
+    assert journal.count("recipients", "state = 'queued'") == 2
+
+
+THROTTLE = {"limit": 1, "window": "1h"}
+
+
+@pytest.mark.parametrize(("on_limit", "state"), [("defer", "queued"), ("drop", "throttled")])
+async def test_a_streams_throttle_counts_by_address_whatever_its_case(
+    journal: Rig, taking: Taking, on_limit: str, state: str
+) -> None:
+    rule = {**THROTTLE, "on_limit": on_limit}
+    taker = taking(streams={"transactional": {"throttle": [rule]}})
+    journal.store(
+        arrival("a", "Ann@example.org"),
+        arrival("b", "ann@example.org"),
+        arrival("c", "bob@example.org"),
+    )
+    found = await take(taker, journal.lease())
+    assert emails(found) == ["Ann", "bob"]
+    assert [r.state for r in journal.all("SELECT state FROM recipients ORDER BY id")] == [
+        "sending",
+        state,
+        "sending",
+    ]
+
+
+async def test_a_throttle_by_template_counts_each_template(journal: Rig, taking: Taking) -> None:
+    rule = {**THROTTLE, "per": "recipient+template"}
+    taker = taking(streams={"transactional": {"throttle": [rule]}})
+    journal.store(
+        *(arrival(f"{n}", "ann@example.org", template=t) for n, t in enumerate(["x", "y", "x"]))
+    )
+    assert len((await take(taker, journal.lease())).taken) == 2
+
+
+async def test_a_messages_own_throttle_is_kept(journal: Rig, taking: Taking) -> None:
+    own = '["digest", 2, 3600000, "drop"]'
+    journal.store(*(arrival(f"{n}", "ann@example.org", throttle=own) for n in range(4)))
+    journal.store(arrival("else", "ann@example.org", throttle='["other", 1, 1000, "drop"]'))
+    found = await take(taking(), journal.lease())
+    assert len(found.taken) == 3
+    assert [dropped for _, dropped in found.turn.waiting] == [True, True]
+    kept = journal.all("SELECT key FROM throttle_hits")
+    assert not any("ann" in r.key for r in kept)
+
+
+async def test_a_retry_is_charged_no_second_time(journal: Rig, taking: Taking) -> None:
+    taker = taking(streams={"transactional": {"throttle": [{**THROTTLE, "on_limit": "drop"}]}})
+    journal.add(1)
+    lease = journal.lease()
+    for _ in range(3):
+        [taken] = (await take(taker, lease)).taken
+        journal.settle(settlement(taken.claim, State.DEFERRED, attempt=attempt()))
+    assert journal.count("throttle_hits") == 1
