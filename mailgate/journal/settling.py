@@ -121,7 +121,11 @@ class Settling:
             + ")"
         )
 
-        self._sqlite = database.sqlite
+        # Two settle the last two at once: the second must see what the first wrote.
+        self._sensitive = sa.text(
+            f"SELECT id FROM messages WHERE id IN (SELECT id FROM {rows({'id': 'bigint'})})"
+            " AND sensitive ORDER BY id" + ("" if database.sqlite else " FOR UPDATE")
+        )
         self._redact = _redaction(database.sqlite)
 
     def write(
@@ -182,15 +186,12 @@ class Settling:
 
     def redact(self, connection: sa.Connection, message_ids: Iterable[int]) -> None:
         """Make those of the messages forget their content that are sensitive and over."""
-        for message_id in sorted(message_ids):
-            if not self._sqlite:
-                # Two settle the last two at once: the second must see what the first wrote.
-                connection.execute(_ONE_AT_A_TIME, {"message": message_id})
+        rows = packed([(i,) for i in sorted(message_ids)])
+        if rows == "[]":
+            return
+        for message_id in connection.execute(self._sensitive, {"rows": rows}).scalars().all():
             for statement in self._redact:
                 connection.execute(statement, {"message": message_id})
-
-
-_ONE_AT_A_TIME = sa.text("SELECT id FROM messages WHERE id = :message FOR UPDATE")
 
 
 def _redaction(sqlite: bool) -> tuple[sa.TextClause, ...]:

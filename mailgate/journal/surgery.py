@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from mailgate.journal.database import Database, packed
+from mailgate.journal.settling import Settling
 from mailgate.journal.tables import actions, parked
 from mailgate.model.state import Lane, State, allowed
 
@@ -36,6 +37,7 @@ class Moved:
 class Surgery:
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._settling = Settling(database)
         row = {"id": "bigint"}
         self._move = (
             "UPDATE recipients SET state = :target, due_at = :now, seq = recipients.seq + 1,"
@@ -77,6 +79,9 @@ class Surgery:
         rows = [(r.message_id, r.id, r.seq, target.value, now, note) for r in found]
         connection.execute(self._events, {"rows": packed(rows)})
         audit(connection, act, len(found), now)
+        if target is State.CANCELLED:
+            # Nobody waits for it any more, and nobody can send it again.
+            self._settling.redact(connection, {r.message_id for r in found})
         numbers = sorted({r.bucket_id for r in found})
         lanes = connection.execute(
             sa.text(

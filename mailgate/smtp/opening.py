@@ -11,6 +11,7 @@ import asyncio
 import socket
 import ssl
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from aiosmtplib.auth import auth_crammd5_verify, auth_login_encode, auth_plain_encode
 from aiosmtplib.errors import SMTPException, SMTPResponseException
@@ -167,7 +168,9 @@ class _Opening:
                 made,
                 relay.host,
                 relay.port,
-                happy_eyeballs_delay=0.25,
+                # With one address there is no race; and cancelled in it, asyncio would
+                # leave a socket to the garbage collector.
+                happy_eyeballs_delay=None if _is_address(relay.host) else 0.25,
             )
             if implicit and self._tls is not None:
                 # The loop's own limit is there as well; ours comes first.
@@ -248,6 +251,14 @@ class _Opening:
 
     async def _command(self, wire: Wire, line: bytes) -> Reply:
         return (await wire.exchange(line + b"\r\n", 1, self._relay.command_timeout))[0]
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _local_name(wire: Wire) -> str:

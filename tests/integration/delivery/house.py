@@ -44,7 +44,7 @@ class House:
 
     # --- processes -------------------------------------------------------------
 
-    def config(self, relays: dict[str, ScriptedRelay], **changes: Any) -> Config:
+    def config(self, servers: dict[str, ScriptedRelay], **changes: Any) -> Config:
         """``changes`` go over the sections, key by key."""
         said: dict[str, Any] = {
             "state_dir": self.directory / "state",
@@ -61,16 +61,16 @@ class House:
                     "command_timeout": 10,
                     "dot_timeout": 10,
                 }
-                for name, relay in relays.items()
+                for name, relay in servers.items()
             },
             "streams": {"transactional": {"retry": SOON}},
             "worker": {"conversations": 10, "lease": 10},
         }
         return Config.model_validate(_over(said, changes))
 
-    async def open(self, relays: dict[str, ScriptedRelay] | Config, **changes: Any) -> Gateway:
+    async def open(self, servers: dict[str, ScriptedRelay], **changes: Any) -> Gateway:
         """A worker process, up to what Celery would add."""
-        config = relays if isinstance(relays, Config) else self.config(relays, **changes)
+        config = self.config(servers, **changes)
         gateway = Gateway.from_config(config, ring=self.rings.append)
         await gateway.start()
         self._gateways.append(gateway)

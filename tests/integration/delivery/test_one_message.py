@@ -1,0 +1,361 @@
+"""What becomes of a message on its way: routes, limits, throttles, ends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from mailgate.gateway import Gateway
+from mailgate.limits.rules import Grant, LimiterAway, Refusal
+from mailgate.model.state import Lane, State
+from tests.contract.journal.rig import arrival
+from tests.integration.delivery.house import House, soon, until
+from tests.integration.smtp.scripted import Heard, ScriptedRelay
+
+NORMAL = Lane.NORMAL
+
+
+# --- routes -----------------------------------------------------------------------
+
+
+async def test_the_next_relay_takes_over_within_the_same_task(house: House) -> None:
+    async with ScriptedRelay(GREETING="554 5.3.2 no") as down, ScriptedRelay() as up:
+        gateway = await house.open({"down": down, "up": up})
+        [id_] = await house.add("a@example.org", route=("down", "up"))
+        begun = time.monotonic()
+        counts = await gateway.deliver(NORMAL, soon())
+        assert time.monotonic() - begun < 1
+        assert counts == {"defer": 1, "sent": 1}
+        assert house.attempts(id_) == ["defer", "sent"]
+        assert len(up.mails) == 1
+
+
+async def test_with_all_relays_down_it_waits_and_begins_with_the_first_again(
+    house: House,
+) -> None:
+    async with (
+        ScriptedRelay(GREETING="421 4.3.2 no") as one,
+        ScriptedRelay(GREETING="421 4.3.2 no") as two,
+    ):
+        gateway = await house.open({"one": one, "two": two})
+        [id_] = await house.add("a@example.org", route=("one", "two"))
+        await gateway.deliver(NORMAL, soon(0.5))
+        row = house.journal.one(
+            "SELECT r.state, r.due_at, b.route FROM recipients r JOIN buckets b"
+            " ON b.id = r.bucket_id WHERE r.id = :id",
+            id=id_,
+        )
+        assert row.route == "one,two"
+        assert row.state in ("deferred", "queued")
+        assert row.due_at > house.journal.database.now() - 1000
+
+
+async def test_a_shared_message_is_one_transaction_each_and_the_same_mail_for_all(
+    house: House,
+) -> None:
+    async with ScriptedRelay(RCPT=["250 Ok", "451 4.3.0 later", "250 Ok"]) as relay:
+        gateway = await house.open(
+            {"main": relay}, relays={"main": {"max_connections": 1}}, worker={"conversations": 1}
+        )
+        ids = await house.add("a@example.org", "b@example.org", "c@example.org", kind="to")
+        counts = await gateway.deliver(NORMAL, soon(0.4))
+        assert counts == {"sent": 2, "defer": 1}
+        assert sorted(house.state(i) for i in ids) == ["deferred", "sent", "sent"]
+        await asyncio.sleep(0.3)
+        assert await gateway.deliver(NORMAL, soon()) == {"sent": 1}
+        mails = [mail for mail in relay.mails if mail]
+        assert len(mails) == 3
+        assert len(set(mails)) == 1
+        rcpts = [c for heard in relay.heard for c in heard.commands if c.startswith("RCPT")]
+        assert len(rcpts) == 4
+        assert len(set(rcpts)) == 3
+
+
+# --- what cannot be rendered ---------------------------------------------------------
+
+
+async def test_a_template_that_is_gone_is_held_and_the_neighbour_is_sent(
+    small_house: House,
+) -> None:
+    house = small_house
+    async with ScriptedRelay() as relay:
+        gateway = await house.open({"main": relay})
+        from mailgate.journal.letters import letter_text
+        from mailgate.model.address import Address
+
+        body = letter_text(
+            sender=Address("shop@example.com"),
+            mail_from="shop@example.com",
+            domain="example.com",
+            template="no_such_template",
+            data={},
+        )
+        [lost] = await house.add("a@example.org", key="lost", body=body, template="gone")
+        await house.add("b@example.org", key="good")
+        counts = await gateway.deliver(NORMAL, soon())
+        assert counts["sent"] == 1
+        assert house.state(lost) in ("held", "failed")
+        assert house.journal.row(lost).error_class
+        assert len(relay.mails) == 1
+
+
+async def test_a_fault_of_our_own_holds_the_message_and_loses_nobody(house: House) -> None:
+    async with ScriptedRelay() as relay:
+        gateway = await house.open({"main": relay})
+        render = gateway._renderer.render
+
+        def broken(letter: Any) -> bytes:
+            if "bad" in letter.subject:
+                raise ZeroDivisionError
+            return render(letter)
+
+        gateway._renderer.render = broken  # type: ignore[method-assign]
+        [bad] = await house.add("a@example.org", key="bad")
+        [good] = await house.add("b@example.org", key="good")
+        assert await gateway.deliver(NORMAL, soon()) == {"hold": 1, "sent": 1}
+        assert (house.state(bad), house.journal.row(bad).error_class) == ("held", "internal_error")
+        assert house.state(good) == "sent"
+        assert gateway._lease.spool.room == 10 * 8
+
+
+# --- expiry ------------------------------------------------------------------------------
+
+
+async def test_a_crowd_of_expired_ones_delays_nobody(house: House) -> None:
+    """They stand in front of the queue, as after an outage."""
+    async with ScriptedRelay() as relay:
+        gateway = await house.open({"main": relay})
+        now = house.journal.database.now()
+        emails = [f"n{n}@example.org" for n in range(95)]
+        old = await house.add(*emails, key="old", expires_at=now - 1)
+        [fresh] = await house.add("a@example.org", key="fresh", expires_at=now + 60_000)
+        assert await gateway.deliver(NORMAL, soon()) == {"expired": 95, "sent": 1}
+        assert house.state(fresh) == "sent"
+        assert house.kinds(old[0]) == ["expired"]
+        assert house.attempts(old[0]) == []
+
+
+async def test_what_would_expire_before_its_next_attempt_expires_now(house: House) -> None:
+    async with ScriptedRelay(RCPT="451 4.3.0 later") as relay:
+        gateway = await house.open(
+            {"main": relay}, streams={"transactional": {"retry": {"first": 60, "cap": 60}}}
+        )
+        now = house.journal.database.now()
+        [id_] = await house.add("a@example.org", expires_at=now + 30_000)
+        await gateway.deliver(NORMAL, soon(0.5))
+        assert house.kinds(id_) == ["expired"]
+        assert house.attempts(id_) == ["defer"]
+
+
+# --- limits ----------------------------------------------------------------------------------
+
+
+class Doorkeeper:
+    """A limiter that does as the test says, and counts what was asked."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.asked = 0
+        self.late = 0
+
+    async def reserve(self, asks: Any, horizon: float) -> list[Grant | Refusal]:
+        if self.away:
+            raise LimiterAway("no store")
+        out: list[Grant | Refusal] = []
+        for _ in asks:
+            self.asked += 1
+            now = time.monotonic()
+            if self.late:
+                self.late -= 1
+                out.append(Grant(now - 2, now - 1))
+            else:
+                out.append(Grant(now, now + 1))
+        return out
+
+    async def peek(self, keys: Any) -> dict[str, float]:
+        return {}
+
+    async def close(self) -> None:
+        return None
+
+
+async def limited(house: House, relay: ScriptedRelay, keeper: Doorkeeper) -> Gateway:
+    gateway = await house.open({"main": relay}, relays={"main": {"rate": "100/s"}})
+    pipeline = gateway._pipeline
+    assert pipeline is not None
+    pipeline._limiter = keeper
+    pipeline._taker._limiter = keeper
+    return gateway
+
+
+async def test_a_permit_that_came_too_late_is_asked_for_again(small_house: House) -> None:
+    async with ScriptedRelay() as relay:
+        keeper = Doorkeeper()
+        gateway = await limited(small_house, relay, keeper)
+        keeper.late = 2
+        await small_house.add("a@example.org")
+        assert await gateway.deliver(NORMAL, soon()) == {"sent": 1}
+        assert keeper.asked == 3
+
+
+async def test_nothing_is_sent_without_the_store_of_the_limits_and_all_when_it_is_back(
+    small_house: House,
+) -> None:
+    async with ScriptedRelay() as relay:
+        keeper = Doorkeeper()
+        gateway = await limited(small_house, relay, keeper)
+        keeper.away = True
+        [id_] = await small_house.add("a@example.org")
+        assert await gateway.deliver(NORMAL, soon(0.5)) == {}
+        assert small_house.state(id_) == "queued"
+        assert relay.heard == []
+        keeper.away = False
+        await asyncio.sleep(1)
+        assert await gateway.deliver(NORMAL, soon()) == {"sent": 1}
+
+
+async def test_a_store_that_goes_away_before_the_moment_costs_no_attempt(
+    small_house: House,
+) -> None:
+    async with ScriptedRelay() as relay:
+        keeper = Doorkeeper()
+        gateway = await limited(small_house, relay, keeper)
+        keeper.late = 1
+        real = keeper.reserve
+
+        async def once(asks: Any, horizon: float) -> list[Grant | Refusal]:
+            said = await real(asks, horizon)
+            keeper.away = True
+            return said
+
+        keeper.reserve = once  # type: ignore[method-assign]
+        [id_] = await small_house.add("a@example.org")
+        assert await gateway.deliver(NORMAL, soon(0.5)) == {"untouched": 1}
+        assert small_house.attempts(id_) == []
+        assert relay.mails == []
+
+
+async def test_each_mail_command_has_a_permit_of_its_own(small_house: House) -> None:
+    """A kept connection turns out to be closed, and the message goes on a new one: the relay may
+    have counted both."""
+    async with ScriptedRelay(MAIL=["250 Ok", "421 4.3.2 idle for too long", "250 Ok"]) as relay:
+        keeper = Doorkeeper()
+        gateway = await limited(small_house, relay, keeper)
+        await small_house.add("a@example.org", key="one")
+        assert await gateway.deliver(NORMAL, soon()) == {"sent": 1}
+        await small_house.add("b@example.org", key="two")
+        assert await gateway.deliver(NORMAL, soon()) == {"sent": 1}
+        said = [c for heard in relay.heard for c in heard.commands if c.startswith("MAIL")]
+        assert len(said) == 3
+        assert keeper.asked == 3
+
+
+# --- throttles -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("on_limit", ["defer", "drop"])
+async def test_a_throttled_recipient_waits_or_is_dropped(house: House, on_limit: str) -> None:
+    async with ScriptedRelay() as relay:
+        throttle = [{"limit": 1, "window": 1.5, "on_limit": on_limit}]
+        gateway = await house.open(
+            {"main": relay}, streams={"transactional": {"throttle": throttle}}
+        )
+        ids = [
+            *await house.add("a@example.org", key="one"),
+            *await house.add("A@example.org", key="two"),
+            *await house.add("b@example.org", key="three"),
+        ]
+        counts = await gateway.deliver(NORMAL, soon(0.5))
+        assert counts == {"sent": 2, "throttled" if on_limit == "drop" else "waiting": 1}
+        assert house.state(ids[2]) == "sent"
+        later = {"drop": "throttled", "defer": "queued"}[on_limit]
+        assert sorted(house.state(i) for i in ids[:2]) == sorted([later, "sent"])
+        if on_limit == "defer":
+            await until(lambda: house.journal.heads(), 3)
+            assert await gateway.deliver(NORMAL, soon(0.5)) == {"sent": 1}
+        assert len(relay.mails) == (2 if on_limit == "drop" else 3)
+
+
+async def test_a_retry_is_not_throttled_by_its_own_first_attempt(house: House) -> None:
+    async with ScriptedRelay(RCPT=["451 4.3.0 later", "250 Ok"]) as relay:
+        throttle = [{"limit": 1, "window": 60, "on_limit": "drop"}]
+        gateway = await house.open(
+            {"main": relay}, streams={"transactional": {"throttle": throttle}}
+        )
+        [id_] = await house.add("a@example.org")
+        assert await gateway.deliver(NORMAL, soon(0.15)) == {"defer": 1}
+        await asyncio.sleep(0.3)
+        assert await gateway.deliver(NORMAL, soon()) == {"sent": 1}
+        assert house.attempts(id_) == ["defer", "sent"]
+
+
+# --- what is sensitive ------------------------------------------------------------------------
+
+
+def traces(house: House) -> list[str]:
+    """The tables that still know the secret."""
+    where = {
+        "messages": "CAST(body AS text) LIKE '%s3cret%'",
+        "recipients": "own LIKE '%s3cret%'",
+        "events": "detail LIKE '%s3cret%'",
+        "attempts": "reply LIKE '%s3cret%'",
+    }
+    found = [table for table, condition in where.items() if house.journal.count(table, condition)]
+    return found + ["renderings"] * bool(house.journal.count("renderings"))
+
+
+async def test_a_sensitive_message_is_forgotten_once_all_have_it(house: House) -> None:
+    async with ScriptedRelay(RCPT=["250 Ok", "451 4.3.0 later", "250 Ok"]) as relay:
+        gateway = await house.open({"main": relay}, relays={"main": {"max_connections": 1}})
+        own = '{"data": {"code": "s3cret"}}'
+        await house.add("a@example.org", "b@example.org", sensitive=True, own=own)
+        await gateway.deliver(NORMAL, soon(0.15))
+        assert "messages" in traces(house)
+        assert "renderings" in traces(house)
+        await asyncio.sleep(0.3)
+        assert await gateway.deliver(NORMAL, soon()) == {"sent": 1}
+        assert traces(house) == []
+
+
+async def test_a_cancelled_sensitive_message_is_forgotten(house: House) -> None:
+    from mailgate.journal.surgery import Act, Surgery
+
+    ids = await house.store(
+        arrival("a", sensitive=True), arrival("b", sensitive=True), arrival("c")
+    )
+    surgery = Surgery(house.journal.database)
+    act = Act("ann@host", "cancel", "a test")
+    moved = house.journal.database.run_now(
+        lambda c: surgery.move(c, [ids[0], ids[2]], State.CANCELLED, act)
+    )
+    assert len(moved.recipient_ids) == 2
+    kept = house.journal.all("SELECT id FROM messages WHERE body LIKE '%s3cret%' ORDER BY id")
+    assert len(kept) == 2  # b waits, c is not sensitive
+
+
+# --- lanes ----------------------------------------------------------------------------------
+
+
+async def test_a_task_of_a_lane_serves_those_above_it_and_none_below(house: House) -> None:
+    async with ScriptedRelay() as relay:
+        gateway = await house.open({"main": relay})
+        for lane in Lane:
+            await house.add(f"{lane.value}@example.org", key=lane.value, lane=lane)
+        assert await gateway.deliver(Lane.NORMAL, soon()) == {"sent": 2}
+        assert await gateway.due() == {Lane.BULK}
+
+
+async def test_a_task_with_work_left_rings_for_the_next(house: House) -> None:
+    async def slow(heard: Heard) -> str:
+        await asyncio.sleep(0.1)
+        return "250 Ok"
+
+    async with ScriptedRelay(DOT=slow) as relay:
+        gateway = await house.open({"main": relay}, worker={"conversations": 2})
+        await house.add(*[f"n{n}@example.org" for n in range(20)])
+        counts = await gateway.deliver(NORMAL, soon(0.35))
+        assert 2 <= counts["sent"] < 20
+        assert NORMAL in house.rings
