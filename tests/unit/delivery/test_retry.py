@@ -80,8 +80,8 @@ def test_a_wait_is_never_negative_nor_beyond_the_cap_and_its_jitter(
 ) -> None:
     wait = backoff_wait(schedule, attempt, lambda: chance)
     middle = backoff_wait(schedule, attempt, lambda: 0.5)
-    assert 0 <= wait <= schedule.cap * (1 + schedule.jitter) * 1.000001
-    assert abs(wait - middle) <= middle * schedule.jitter * 1.000001
+    assert 0 <= wait <= schedule.cap * (1 + schedule.jitter) + 1e-6
+    assert abs(wait - middle) <= middle * schedule.jitter + 1e-6
     assert backoff_wait(schedule, attempt + 1, lambda: 0.5) >= middle
 
 
