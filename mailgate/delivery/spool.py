@@ -16,6 +16,7 @@ import fcntl
 import mmap
 import os
 import struct
+import threading
 from enum import IntEnum
 from pathlib import Path
 
@@ -52,6 +53,7 @@ class Spool:
         os.ftruncate(self._fd, size)
         self._map = mmap.mmap(self._fd, size)
         _HEADER.pack_into(self._map, 0, _MAGIC, lease_id, 0)
+        self._fence = threading.Lock()
         self._free = list(range(slots - 1, -1, -1))
 
     def take(self, recipient_id: int, token: int) -> int:
@@ -63,7 +65,10 @@ class Spool:
     def mark(self, slot: int, mark: Mark) -> bool:
         """Write the mark; false when the file is sealed: then the dot may not be sent."""
         self._map[_SLOTS_AT + slot * _SLOT_BYTES + _MARK_AT] = mark
-        return self._map[_SEAL_AT] == 0
+        # A processor may look at the seal before others see the mark; a lock's atomic
+        # instructions keep the order.
+        with self._fence:
+            return self._map[_SEAL_AT] == 0
 
     def free(self, slot: int) -> None:
         """The outcome is in the journal (or nothing was ever said)."""
@@ -123,6 +128,8 @@ def bury(path: Path, lease_id: int) -> dict[tuple[int, int], Mark] | None:
             if magic != _MAGIC or owner != lease_id:
                 return None
             file[_SEAL_AT] = 1
+            with threading.Lock():  # the seal before the marks, as the owner the mark before it
+                pass
             marks = {}
             for at in range(_SLOTS_AT, size, _SLOT_BYTES):
                 recipient_id, token, mark = _SLOT.unpack_from(file, at)

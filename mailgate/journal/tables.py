@@ -88,7 +88,7 @@ buckets = Table(
     Column("lane", String(8), nullable=False),
     Column("producer", String(63), nullable=False),
     # The relays in order of preference, joined by commas.
-    Column("route", String(400), nullable=False),
+    Column("route", Text, nullable=False),
     # Only a destination domain with a limit of its own has a bucket of its own.
     Column("domain", String(255), nullable=False),
     # Closed until then, and for which limit.

@@ -52,7 +52,7 @@ def upgrade() -> None:
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('lane', sa.String(length=8), nullable=False),
     sa.Column('producer', sa.String(length=63), nullable=False),
-    sa.Column('route', sa.String(length=400), nullable=False),
+    sa.Column('route', sa.Text(), nullable=False),
     sa.Column('domain', sa.String(length=255), nullable=False),
     sa.Column('open_at', sa.BigInteger(), nullable=False),
     sa.Column('waits_for', sa.String(length=300), nullable=True),
