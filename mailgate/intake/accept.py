@@ -1,7 +1,7 @@
 """The one way in: deliveries become messages or are parked, and then acknowledged.
 
 Owns the decision for each delivery (pure) and the order read → decide → commit →
-acknowledge → ring. Every door and every replay comes through here. Never knows
+ring → acknowledge. Every door and every replay comes through here. Never knows
 which broker a delivery came from.
 """
 

@@ -1,6 +1,6 @@
 """The intake process: doors open, batches in, rings out.
 
-Owns the order receive → commit → acknowledge → ring, and what happens when the
+Owns the order receive → commit → ring → acknowledge, and what happens when the
 journal is away (consuming stops, nothing is handed back) or the process is told
 to stop. Never looks into a delivery.
 """
@@ -68,9 +68,10 @@ async def _pump(
             # Told to stop while the journal was away: the broker keeps them.
             await door.release(deliveries)
             break
-        acknowledged = await door.done(deliveries)
+        # Nobody need wait for the broker to hear that it may forget them.
         for lane in stored.lanes:
             ring(lane)
+        acknowledged = await door.done(deliveries)
         _log.debug(
             "batch",
             extra={
