@@ -25,25 +25,26 @@ SIDES = ("plain", "embedded", "servers")
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("--messages", type=int, default=20_000, help="for each of our runs")
-    parser.add_argument("--plain", type=int, default=1_500, help="for the plain pattern's runs")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of all sides")
-    parser.add_argument("--latency", type=int, default=200, help="single messages; 0: none")
+    parser.add_argument("--messages", type=int, default=20_000, help="a run of ours; 0: none")
+    parser.add_argument("--plain", type=int, default=1_500, help="a run of the plain pattern")
+    parser.add_argument("--latency", type=int, default=100, help="single messages a turn; 0: none")
+    parser.add_argument("--turns", type=int, default=3, help="of all sides")
     parser.add_argument("--sides", default=",".join(SIDES), help="which, by comma")
-    parser.add_argument("--keep", action="store_true", help="leave logs and journals behind")
     parser.add_argument("--budget", action="store_true", help="also profile, by py-spy")
     parser.add_argument("--py-spy", help="where py-spy is")
+    parser.add_argument("--keep", action="store_true", help="leave logs and journals behind")
     given = parser.parse_args()
     names = [name for name in SIDES if name in given.sides.split(",")]
     directory = Path(tempfile.mkdtemp(prefix="mgb-"))
     directory.chmod(0o711)
     loads: dict[str, list[Load]] = {name: [] for name in names}
-    idles: dict[str, Idle] = {}
+    idles: dict[str, list[Idle]] = {name: [] for name in names}
     try:
         with makers(directory, names) as make:
-            for turn in range(given.rounds):
+            for turn in range(given.turns):
                 # Back and forth, so that a machine that gets slower harms no side more.
-                for name in names if turn % 2 == 0 else reversed(names):
+                order = names if turn % 2 == 0 else names[::-1]
+                for name in order if given.messages else ():
                     count = given.plain if name == "plain" else given.messages
                     found = runs.load(make[name], directory / f"{name[0]}{turn}", count)
                     loads[name].append(found)
@@ -51,18 +52,23 @@ def main() -> int:
                         f"turn {turn + 1}: {found.side}: {found.rate:.0f} messages/s,"
                         f" {found.cpu_total:.0f} µs CPU a message"
                     )
-            if given.latency:
-                for name in names:
-                    idles[name] = runs.idle(make[name], directory / f"i{name[0]}", given.latency)
+                for name in order if given.latency else ():
+                    idle = runs.idle(make[name], directory / f"i{name[0]}{turn}", given.latency)
+                    idles[name].append(idle)
+                    _say(f"turn {turn + 1}: {idle.side}: idle {idle.at(0.5):.1f} ms")
             for name in names if given.budget else ():
                 if name != "plain":
-                    _profile(directory, name, make[name], given.messages, given.py_spy)
+                    _profile(directory, name, make[name], given.messages or 8000, given.py_spy)
     finally:
         if given.keep:
             _say(f"left behind: {directory}")
         else:
             shutil.rmtree(directory, ignore_errors=True)
-    _print(loads, idles)
+    if given.messages:
+        _print_loads(loads)
+    if given.latency:
+        _print_idles(idles)
+    print("\nRead the ratios; the other figures are this machine's, at this hour.")
     _write(loads, idles)
     return 0
 
@@ -84,34 +90,32 @@ def ratios(loads: dict[str, list[Load]], name: str) -> list[float]:
     return [a.rate / b.rate for a, b in zip(loads[name], loads.get("plain", []), strict=False)]
 
 
-def _print(loads: dict[str, list[Load]], idles: dict[str, Idle]) -> None:
+def _print_loads(loads: dict[str, list[Load]]) -> None:
     middle = statistics.median
-    print(f"\n{'':34}{'× plain':>16}{'msg/s':>8}{'µs CPU':>8}{'MiB':>6}{'p50 ms':>8}{'p99 ms':>8}")
+    what = "all on the queue to all accepted"
+    print(f"\n{what:34}{'× plain':>20}{'msg/s':>8}{'µs CPU':>8}{'MiB':>6}")
     for name, found in loads.items():
-        if not found:
-            continue
-        against = ratios(loads, name)
-        times = (
-            f"{middle(against):.1f} ({min(against):.1f}-{max(against):.1f})"
-            if against and name != "plain"
-            else ""
-        )
-        idle = idles.get(name)
+        against = ratios(loads, name) if name != "plain" else []
+        times = f"{middle(against):.1f} ({min(against):.1f}-{max(against):.1f})" if against else ""
         print(
-            f"{found[0].side:34}{times:>16}{middle(x.rate for x in found):8.0f}"
+            f"{found[0].side:34}{times:>20}{middle(x.rate for x in found):8.0f}"
             f"{middle(x.cpu_total for x in found):8.0f}{middle(x.pss for x in found):6.0f}"
-            + (f"{idle.at(0.5):8.1f}{idle.at(0.99):8.1f}" if idle else "")
         )
     print("\nµs CPU a message, by process (median):")
     for found in loads.values():
-        for kind in ("cpu", "servers_cpu"):
+        for side, kind in ((found[0].side, "cpu"), ("  its servers", "servers_cpu")):
             parts = {n: middle(getattr(x, kind)[n] for x in found) for n in getattr(found[0], kind)}
-            side = found[0].side if kind == "cpu" else "  its servers"
             print(f"  {side:32}" + "".join(f"  {n} {v:.0f}" for n, v in parts.items()))
-    print("\nRead the ratios; the other figures are this machine's, at this hour.")
 
 
-def _write(loads: dict[str, list[Load]], idles: dict[str, Idle]) -> None:
+def _print_idles(idles: dict[str, list[Idle]]) -> None:
+    print(f"\n{'one message, queue to acceptance':34}{'p50':>8}{'p90':>8}{'p99':>8}   ms")
+    for found in idles.values():
+        whole = Idle(found[0].side, tuple(sorted(t for one in found for t in one.times)))
+        print(f"{whole.side:34}{whole.at(0.5):8.1f}{whole.at(0.9):8.1f}{whole.at(0.99):8.1f}")
+
+
+def _write(loads: dict[str, list[Load]], idles: dict[str, list[Idle]]) -> None:
     RESULTS.mkdir(exist_ok=True)
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
@@ -141,13 +145,16 @@ def _write(loads: dict[str, list[Load]], idles: dict[str, Idle]) -> None:
             if found
         },
         "idle_ms": {
-            name: {
-                "messages": len(x.times),
-                "p50": round(x.at(0.5), 2),
-                "p90": round(x.at(0.9), 2),
-                "p99": round(x.at(0.99), 2),
-            }
-            for name, x in idles.items()
+            name: [
+                {
+                    "messages": len(x.times),
+                    "p50": round(x.at(0.5), 2),
+                    "p90": round(x.at(0.9), 2),
+                    "p99": round(x.at(0.99), 2),
+                }
+                for x in found
+            ]
+            for name, found in idles.items()
         },
     }
     path = RESULTS / f"{document['at'].replace(':', '')}.json"

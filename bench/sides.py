@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import socket
+import sqlite3
 import sys
 import threading
 import time
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import amqp
 import kombu
 import psycopg
 import redis
@@ -254,8 +256,6 @@ class Embedded(Mailgate):
                 pipe.execute()
 
     def states(self) -> dict[str, int]:
-        import sqlite3
-
         with contextlib.closing(sqlite3.connect(self.directory / "journal.db")) as db:
             return _nonzero(db.execute(_COUNTS).fetchall())
 
@@ -280,13 +280,25 @@ class Servers(Mailgate):
         return self._vhost.url, self._postgres.url(self._database)
 
     def publish(self, body: bytes) -> None:
-        import amqp
-
         if self._channel is None:
-            self._channel = self._connection.channel()
+            self._channel = self._inbox()
         said = amqp.Message(body, content_type="application/json", delivery_mode=2)
         said.properties["message_id"] = uuid.uuid4().hex
         self._channel.basic_publish(said, routing_key="mailgate.inbox")
+
+    def _inbox(self) -> Any:
+        """A channel on which the queue is known to exist: what is published before is lost."""
+        until = time.monotonic() + 30
+        while True:
+            channel = self._connection.channel()
+            try:
+                channel.queue_declare("mailgate.inbox", passive=True)  # type: ignore[attr-defined]
+            except amqp.NotFound:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.05)
+            else:
+                return channel
 
     def put(self, bodies: Sequence[bytes]) -> None:
         for body in bodies:
