@@ -21,6 +21,7 @@ from mailgate.cli import (
     publish,
     settings,
     status,
+    studio,
     templates,
     up,
 )
@@ -84,6 +85,7 @@ app.command()(processes.worker)
 app.command()(processes.beat)
 app.command()(processes.flower)
 app.command()(processes.inbox)
+app.command()(studio.studio)
 app.command()(publish.send)
 app.command()(status.status)
 app.add_typer(messages.app, name="messages")

@@ -66,7 +66,7 @@ def intake() -> None:
             )
 
     try:
-        _until_stopped(run)
+        until_stopped(run)
     finally:
         database.close()
 
@@ -158,12 +158,12 @@ def inbox() -> None:
         await serve(config.inbox, config.state_dir / "inbox", on_ready=on_ready, stop=stop)
 
     try:
-        _until_stopped(run)
+        until_stopped(run)
     except OSError as error:
         fail(f"the inbox cannot listen: {error}")
 
 
-def _until_stopped(run: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+def until_stopped(run: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     """Run until SIGTERM or SIGINT sets the event; a second signal ends at once."""
 
     async def main() -> None:

@@ -18,7 +18,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 #: What all pages share: style, script, icon.
-FRAME = Path(__file__).parent / "assets"
+FRAME = Path(__file__).parent / "frame"
 
 
 class Serving:

@@ -93,8 +93,11 @@ def read(content: bytes) -> Letter:
     return Letter(headers, found.html, found.text, tuple(found.attachments))
 
 
-def framed(letter: Letter) -> str:
-    """The HTML for the sandboxed frame: its own images inside, links in a new tab."""
+def framed(letter: Letter, head: str = "") -> str:
+    """The HTML for the sandboxed frame: its own images inside, links in a new tab.
+
+    ``head`` is markup of the page's own that goes before the mail's.
+    """
     images = {
         part.content_id: part
         for part in letter.attachments
@@ -109,13 +112,13 @@ def framed(letter: Letter) -> str:
 
     html = _CONNECTS.sub(r"<\1x-", letter.html or "")
     # The first <base> decides where links open; it stands before the mail's own.
-    return _with_base(_CID.sub(inline, html))
+    return _with_head(_CID.sub(inline, html), f'<base target="_blank">{head}')
 
 
-def _with_base(html: str) -> str:
+def _with_head(html: str, head: str) -> str:
     doctype = re.match(r"\s*<!doctype[^>]*>", html, re.IGNORECASE)
     at = doctype.end() if doctype else 0
-    return f'{html[:at]}<base target="_blank">{html[at:]}'
+    return html[:at] + head + html[at:]
 
 
 def safe_name(name: str | None, content_type: str, number: int) -> str:
