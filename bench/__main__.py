@@ -64,9 +64,9 @@ def main() -> int:
             _say(f"left behind: {directory}")
         else:
             shutil.rmtree(directory, ignore_errors=True)
-    if given.messages:
+    if given.messages and given.turns:
         _print_loads(loads)
-    if given.latency:
+    if given.latency and given.turns:
         _print_idles(idles)
     print("\nRead the ratios; the other figures are this machine's, at this hour.")
     _write(loads, idles)

@@ -8,6 +8,7 @@ some percent, so rates are never taken from a profiled one.
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import signal
 import subprocess
@@ -19,35 +20,56 @@ from bench import machine
 from bench.sides import Side
 
 RATE = 250
+_STACK = re.compile(r"(.+?) (\d+)$\n", re.MULTILINE | re.DOTALL)
 
-#: The first that fits a frame, from the innermost frame outwards, names the step.
-_STEPS = (
-    ("log lines", ("mailgate/log.py", "disposition (", "_report (", "logging/__init__.py")),
+#: Threads that wait. py-spy counts them when they are runnable, as they are while the
+#: machine has something else to do first.
+_WAITS = (
+    "select (selectors.py",
+    "_worker (concurrent/futures/thread.py",
+    "wait (threading.py",
+)
+
+#: The first that fits a frame, from the innermost frame outwards, names the step: so what
+#: a library or the kernel does for one of our rooms is that room's.
+_OURS = (
+    ("log lines", ("mailgate/log.py", "disposition (", "_report (")),
     ("MIME", ("mailgate/render/mime.py", "render/headers.py", "render/encode.py")),
-    ("render", ("mailgate/render/", "jinja2/", "<template>", "jsonschema")),
-    ("SMTP", ("mailgate/smtp/", "aiosmtplib/")),
-    ("read JSON", ("mailgate/contract/", "pydantic/", "email_validator/")),
-    ("decide", ("mailgate/intake/accept.py", "journal/letters.py (letter_text")),
+    ("render", ("mailgate/render/", "<template>")),
+    ("SMTP", ("mailgate/smtp/",)),
+    ("read JSON", ("mailgate/contract/",)),
+    ("decide", ("mailgate/intake/accept.py", "letter_text (")),
     ("settle", ("mailgate/journal/settling.py", "delivery/retry.py")),
     ("arrivals", ("mailgate/journal/arrivals.py",)),
-    ("look", (" _look (", "due (mailgate/journal", "heads (mailgate/journal", "_look_once")),
+    ("look", ("due (mailgate/journal", "heads (mailgate/journal", "_look_once")),
     ("throttle", ("mailgate/journal/throttle.py",)),
-    ("claim", ("mailgate/journal/queue.py",)),
+    ("claim", ("mailgate/journal/queue.py", "journal/contents.py", "journal/letters.py")),
+    ("begin, commit", ("mailgate/journal/database.py",)),
     ("take", ("mailgate/dispatch/",)),
-    ("commit, begin", ("mailgate/journal/database.py",)),
     ("limiter", ("mailgate/limits/",)),
     ("conversation", ("mailgate/delivery/",)),
-    ("doors", ("mailgate/intake/", "redis/", "amqp/")),
+    ("doors", ("mailgate/intake/",)),
+    ("rings", ("mailgate/worker/doorbell.py",)),
+)
+#: For stacks with none of ours.
+_FOREIGN = (
+    ("SMTP", ("aiosmtplib/",)),
+    ("doors", ("redis/", "amqp/")),
     ("Celery", ("celery/", "kombu/", "billiard/")),
     ("loop", ("asyncio/", "selectors.py", "concurrent/futures", "threading.py")),
 )
 
 
 def step_of(stack: str) -> str:
-    for frame in reversed(stack.split(";")):
-        for step, marks in _STEPS:
-            if any(mark in frame for mark in marks):
-                return step
+    """The step that a stack (outermost frame first, by semicolons) belongs to; '' for none."""
+    frames = stack.split(";")[::-1]
+    if any(mark in frames[0] for mark in _WAITS):
+        return ""
+    for table in (_OURS, _FOREIGN):
+        for frame in frames:
+            for step, marks in table:
+                if any(mark in frame for mark in marks):
+                    return step
     return "other"
 
 
@@ -60,7 +82,6 @@ class Budget:
             raise SystemExit("py-spy is not on the PATH: pip install py-spy, or --py-spy PATH")
         self._directory = directory
         self.steps: dict[str, Counter[str]] = {}
-        self.leaves: dict[str, Counter[str]] = {}
 
     @contextlib.contextmanager
     def watch(self, side: Side) -> Iterator[None]:
@@ -99,14 +120,12 @@ class Budget:
     def _read(self, path: Path) -> None:
         name = path.name.partition("-")[0].removesuffix(".stacks")
         steps = self.steps.setdefault(name, Counter())
-        leaves = self.leaves.setdefault(name, Counter())
         if not path.exists():
             return
-        for line in path.read_text().splitlines():
-            stack, _, count = line.rpartition(" ")
-            if stack:
-                steps[step_of(stack)] += int(count)
-                leaves[stack.rpartition(";")[2]] += int(count)
+        # A template compiled from text has that text for a file name, with its line ends.
+        for stack, count in _STACK.findall(path.read_text()):
+            if step := step_of(stack):
+                steps[step] += int(count)
 
     def table(self, cpu: dict[str, float]) -> str:
         """µs a message by process and step; ``cpu`` is the run's cost by process."""
