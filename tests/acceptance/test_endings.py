@@ -179,10 +179,12 @@ def test_rolling_restarts_under_load_lose_nothing_and_leave_nothing_uncertain(
         scene.wait_accepted(200 * (n + 1))
         intake.wait_ready()
         until(lambda n=n: has_lease(scene, workers[n % 2]), 20, scene.logs)
+        begun = time.monotonic()
         for old in (intake, workers[n % 2]):
-            begun = time.monotonic()
-            assert old.stop() == 0, old.tail()
-            stops.append(time.monotonic() - begun)
+            old.signal(signal.SIGTERM)
+        for old in (intake, workers[n % 2]):
+            assert old.wait(30) == 0, old.tail()
+        stops.append(time.monotonic() - begun)
         intake, workers[n % 2] = scene.intake(), scene.worker(1)
     scene.wait_finished(1500, 60)
     account = scene.account(documents)

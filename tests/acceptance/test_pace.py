@@ -69,7 +69,8 @@ def test_a_backlog_keeps_the_relays_rate_and_a_high_message_passes_it(
         cpu_share=round(share, 3),
     )
     assert most <= 50
-    assert rate >= 0.95 * 50
+    # A permit that a busy machine lets pass is lost: only the full run is sure of the machine.
+    assert rate >= (0.95 if FULL else 0.85) * 50
     assert max(delays) < 2.0
     # 10% of a core is the aim on a quiet machine; here others may warm the caches.
     assert share < (0.10 if FULL else 0.20)

@@ -66,7 +66,6 @@ class Stage:
         names = {f"MAILGATE_{k.replace('.', '__').upper()}": v for k, v in said.items()}
         self.environment = kept | names | {"PYTHONPATH": str(ROOT)}
         (directory / "state").mkdir()
-        self.run("db", "upgrade")
 
     # --- commands ---------------------------------------------------------------------
 
