@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -47,13 +47,20 @@ class Catalogue:
         self._entries = dict(entries)
 
     @classmethod
-    def load(cls, roots: Sequence[Path], *, default_locale: str = "en") -> Catalogue:
+    def load(
+        cls,
+        roots: Sequence[Path],
+        *,
+        default_locale: str = "en",
+        only: Collection[str] | None = None,
+    ) -> Catalogue:
         """Read every template of ``roots`` in order.
 
         ``default_locale`` is for manifests that name none. A root may leave out
         its shared folders, or parts of them: the built-in ones stand in. A theme
         in an earlier root also dresses the templates of the built-in root.
-        Raises ``FileNotFoundError`` for a root that does not exist.
+        ``only`` reads the templates of these names. Raises ``FileNotFoundError`` for a
+        root that does not exist.
         """
         entries: dict[str, Template | Broken] = {}
         built_in = shared_files(built_in_root())
@@ -74,6 +81,8 @@ class Catalogue:
                 name = folder.name
                 if name.startswith((".", "_")) or not folder.is_dir() or name in entries:
                     continue
+                if only is not None and name not in only:
+                    continue
                 try:
                     if fault:
                         raise TemplateFault(fault)
@@ -81,6 +90,11 @@ class Catalogue:
                 except TemplateFault as error:
                     entries[name] = Broken(name, str(error))
         return cls(entries)
+
+    def renewed(self, names: Collection[str], newer: Catalogue) -> Catalogue:
+        """This catalogue with ``names`` as they are in ``newer``, or gone when they are not."""
+        kept = {name: entry for name, entry in self._entries.items() if name not in names}
+        return Catalogue({**kept, **newer._entries})
 
     def names(self) -> list[str]:
         """All names in order, broken ones too."""

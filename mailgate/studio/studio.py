@@ -49,9 +49,10 @@ async def serve(
     bell = Bell()
     counter = Counter(config, passwords, way)
 
-    async def changed() -> None:
-        await asyncio.to_thread(workshop.reload)
-        bell.ring()
+    async def changed(paths: frozenset[str]) -> None:
+        for names in workshop.steps(paths):
+            await asyncio.to_thread(workshop.reload, names)
+            bell.ring()
 
     watching = asyncio.create_task(watch(roots, seen, changed))
     serving = Serving(application(Page(workshop, counter, bell), local_names(host)), listener)

@@ -42,8 +42,10 @@ def look(roots: Sequence[Path]) -> Seen:
     return seen
 
 
-async def watch(roots: Sequence[Path], seen: Seen, changed: Callable[[], Awaitable[None]]) -> None:
-    """Call ``changed`` after each save, until cancelled.
+async def watch(
+    roots: Sequence[Path], seen: Seen, changed: Callable[[frozenset[str]], Awaitable[None]]
+) -> None:
+    """Call ``changed`` with the paths after each save, until cancelled.
 
     ``seen`` is the last look before the roots were read. An editor that writes in
     several steps (empty, fill, rename) is waited for.
@@ -60,5 +62,7 @@ async def watch(roots: Sequence[Path], seen: Seen, changed: Callable[[], Awaitab
             before, now = now, await asyncio.to_thread(look, roots)
             if now == before:
                 break
+        paths = frozenset(p for p in {*seen, *now} if seen.get(p) != now.get(p))
         seen = now
-        await changed()
+        if paths:
+            await changed(paths)

@@ -12,7 +12,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,24 +73,43 @@ class Workshop:
         self._domain = domain
         # A browser that stayed open over a restart must see that all is new.
         self._run = secrets.token_hex(4)
+        self._looked_at = ""
         self._kept: OrderedDict[str, bytes] = OrderedDict()
-        self._state = _State(1, Renderer(self._load()))
+        self._state = _State(1, Renderer(self._load(None)))
 
     @property
     def version(self) -> str:
         """Changes whenever the templates were read anew."""
         return f"{self._run}-{self._state.number}"
 
-    def reload(self) -> None:
-        """Read the roots again; what cannot be read leaves the last templates in place."""
+    def steps(self, paths: Collection[str]) -> list[frozenset[str] | None]:
+        """What to read again after ``paths`` have changed; ``None`` is everything.
+
+        A shared file changes all templates: the one that was looked at last goes first.
+        """
+        touched = set()
+        for path in map(Path, paths):
+            inside = next((path.relative_to(r) for r in self.roots if path.is_relative_to(r)), path)
+            touched.add(inside.parts[0])
+        if any(name.startswith("_") for name in touched):
+            return [frozenset({self._looked_at}), None] if self._looked_at else [None]
+        return [frozenset(touched)]
+
+    def reload(self, names: frozenset[str] | None) -> None:
+        """Read templates again, all for ``None``; what cannot be read stays as it was."""
         number = self._state.number + 1
+        catalogue = self._state.renderer.catalogue
         try:
-            self._state = _State(number, Renderer(self._load()))
+            newer = self._load(names)
         except OSError as error:
             self._state = _State(number, self._state.renderer, str(error))
+            return
+        if names is not None:
+            newer = catalogue.renewed(names, newer)
+        self._state = _State(number, Renderer(newer))
 
-    def _load(self) -> Catalogue:
-        return Catalogue.load(self.roots, default_locale=self._default_locale)
+    def _load(self, names: frozenset[str] | None) -> Catalogue:
+        return Catalogue.load(self.roots, default_locale=self._default_locale, only=names)
 
     # --- what there is --------------------------------------------------------------
 
@@ -131,6 +150,7 @@ class Workshop:
 
     def make(self, order: Order, sender: Address, to: Address = READER) -> Made:
         """The mail that a worker would send for ``order``."""
+        self._looked_at = order.template
         document, flaws = strict_json.parse(order.data.encode("utf-8", "surrogatepass"))
         if flaws:
             return Made(faults=tuple(Fault(fault.field, fault.rule) for _, fault in flaws))

@@ -186,6 +186,7 @@ async function render() {
     if (!state.made) blank();
     return;
   }
+  const same = state.made?.html === made.html && by("paper").childElementCount > 0;
   state.made = made;
   by("problem").hidden = true;
   by("shown").classList.remove("stale");
@@ -198,7 +199,8 @@ async function render() {
   by("text").textContent = made.text;
   showSource();
   showSize(made.size);
-  frame(`/api/renderings/${made.id}/html`);
+  // What has not changed stays where it was scrolled to.
+  if (!same) frame(`/api/renderings/${made.id}/html`);
 }
 
 /** What went wrong, over the last mail that could be made. */

@@ -28,30 +28,27 @@ def test_a_linked_folder_is_not_followed(tmp_path: Path):
 async def test_each_way_of_saving_is_noticed(tmp_path: Path):
     file = tmp_path / "en.html"
     file.write_text("one")
-    noticed = asyncio.Event()
+    noticed: asyncio.Queue[frozenset[str]] = asyncio.Queue()
 
-    async def changed() -> None:
-        noticed.set()
+    async def comes(*names: str) -> None:
+        paths = await asyncio.wait_for(noticed.get(), 10)
+        assert paths == {str(tmp_path / name) for name in names}
 
-    async def comes() -> None:
-        await asyncio.wait_for(noticed.wait(), 10)
-        noticed.clear()
-
-    watching = asyncio.create_task(watch([tmp_path], look([tmp_path]), changed))
+    watching = asyncio.create_task(watch([tmp_path], look([tmp_path]), noticed.put))
     before = file.stat()
     file.write_text("two")  # of the same size, in place
-    await comes()
+    await comes("en.html")
     # Written beside and put in its place, with size and time as they were.
     other = tmp_path / ".new"
     other.write_text("six")
     os.utime(other, ns=(before.st_atime_ns, file.stat().st_mtime_ns))
     other.replace(file)
-    await comes()
+    await comes("en.html")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/de.html").write_text("new")
-    await comes()
+    await comes("folder/de.html")
     file.unlink()
-    await comes()
+    await comes("en.html")
     watching.cancel()
 
 
@@ -60,7 +57,7 @@ async def test_a_save_in_several_steps_is_one_change(tmp_path: Path):
     file.write_text("one")
     seen: list[str] = []
 
-    async def changed() -> None:
+    async def changed(_paths: frozenset[str]) -> None:
         seen.append(file.read_text())
 
     watching = asyncio.create_task(watch([tmp_path], look([tmp_path]), changed))
