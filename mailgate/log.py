@@ -39,6 +39,8 @@ _FOREIGN: Mapping[str, int] = {
     "kombu": logging.NOTSET,
     "amqp": logging.WARNING,
     "asyncio": logging.WARNING,
+    # At each start it tells which plug-ins it has.
+    "alembic": logging.WARNING,
     # aiosmtpd writes each command with the addresses in it.
     "mail.log": logging.WARNING,
     "mail.debug": logging.WARNING,

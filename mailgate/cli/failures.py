@@ -142,7 +142,7 @@ def resend(
         since=since,
         until=until,
     )
-    _change(choice, every, State.QUEUED, "resend", reason, dry_run, yes, limit, as_json)
+    _change(choice, every, True, State.QUEUED, "resend", reason, dry_run, yes, limit, as_json)
 
 
 @app.command()
@@ -165,7 +165,7 @@ def discard(
         error_class=error_class,
         producer=producer,
     )
-    _change(choice, False, State.CANCELLED, "discard", reason, dry_run, yes, limit, as_json)
+    _change(choice, False, False, State.CANCELLED, "discard", reason, dry_run, yes, limit, as_json)
 
 
 def _known(states: list[str]) -> list[str]:
@@ -176,6 +176,7 @@ def _known(states: list[str]) -> list[str]:
 def _change(
     choice: Any,
     every: bool,
+    offers_all: bool,
     target: State,
     verb: str,
     reason: str,
@@ -184,12 +185,13 @@ def _change(
     limit: int | None,
     as_json: bool,
 ) -> None:
+    from mailgate.journal.database import JournalAway
     from mailgate.journal.search import count
     from mailgate.journal.surgery import Act
     from mailgate.operations.resend import move_all
 
     if not (choice.narrow or every):
-        fail("say which: message ids or a filter (or --all)", 2)
+        fail("say which: message ids or a filter" + (" (or --all)" * offers_all), 2)
     if not choice.states:
         fail("none of these states can be sent again", 2)
     config = setting.config()
@@ -214,6 +216,8 @@ def _change(
                 typer.echo(f"{done} of {many}", err=True)
     except KeyboardInterrupt:
         fail(f"stopped after {done}; the same command goes on from there")
+    except JournalAway as error:
+        fail(f"the journal went away after {done}: {error}; the same command goes on from there")
     if as_json:
         show_json({verb: done})
     else:

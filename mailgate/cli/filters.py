@@ -62,6 +62,8 @@ def wanted(
     """The options as a filter; wrong ones end the program."""
     from mailgate.journal.search import Filter
 
+    for text in (producer, stream, template, tag, recipient, domain, error_class, key):
+        _utf8(text or "")
     return Filter(
         states=tuple(_state(s) for s in states or ()),
         messages=tuple(number(n) for n in numbers or ()),
@@ -76,6 +78,14 @@ def wanted(
         since=moment(since, "--since"),
         until=moment(until, "--until"),
     )
+
+
+def _utf8(text: str) -> None:
+    """What was typed must be text: no journal could be asked for anything else."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        fail(f"{text} is not UTF-8", 2)
 
 
 def number(text: str) -> int:
@@ -105,12 +115,12 @@ def moment(text: str | None, option: str) -> int | None:
     if re.fullmatch(r"\d+(\.\d+)?\s*(s|m|h|d|w)", text):
         from mailgate.config.shape import parse_duration
 
-        return int((now.timestamp() - parse_duration(text)) * 1000)
+        return max(0, int((now.timestamp() - parse_duration(text)) * 1000))
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
         fail(f"{option} {text}: write 2h, 3d, or a time such as 2026-05-01T10:00Z", 2)
-    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
+    return max(0, int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000))
 
 
 def whoami() -> str:

@@ -20,7 +20,7 @@ from mailgate.cli.filters import (
     number,
     whoami,
 )
-from mailgate.cli.setting import clean, complain, fail, guarded, setting, show_json
+from mailgate.cli.setting import clean, complain, fail, guarded, read_file, setting, show_json
 
 app = typer.Typer(help="What could not be accepted, with the reason.", no_args_is_help=True)
 
@@ -44,7 +44,9 @@ def list_parked(
     columns = ("id", "kind", "state", "producer", "source", "bytes", "received_at", "faults")
     if not as_json:
         for item in items:
-            item["faults"] = "; ".join(f"{f['field']}: {f['rule']}" for f in item["faults"])
+            item["faults"] = "; ".join(
+                f"{f['field'] or '(whole)'}: {f['rule']}" for f in item["faults"]
+            )
     show_items(items, columns, as_json)
 
 
@@ -102,7 +104,8 @@ def replay(
         fail("--file goes with one id", 2)
     body = None
     if file is not None:
-        body = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        body = sys.stdin.buffer.read() if str(file) == "-" else read_file(file)
+    numbers = [number(text) for text in parked]
     config = setting.config()
     database = setting.database()
     roots = (*config.templates.path, built_in_root())
@@ -117,9 +120,9 @@ def replay(
             bring_in(database, arrivals, config, catalogue.check_data, one, act, ring, body)
         )
 
-    for text in parked:
+    for text, one in zip(parked, numbers, strict=True):
         try:
-            done = guarded(partial(bring, number(text)))
+            done = guarded(partial(bring, one))
         except NotParked:
             complain(f"{text} is not parked")
             results.append({"id": text, "accepted": False})

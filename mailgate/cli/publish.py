@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mailgate.cli.setting import complain, fail, setting
+from mailgate.cli.setting import complain, fail, read_file, setting
 
 
 def send(
@@ -36,7 +36,7 @@ def send(
 
     config = setting.config()
     if file is not None:
-        body = sys.stdin.buffer.read() if str(file) == "-" else _file(file)
+        body = sys.stdin.buffer.read() if str(file) == "-" else read_file(file)
     else:
         body = json.dumps(_document(to, template, data, subject, text, stream, key)).encode()
     found = read(body, max_bytes=config.intake.max_bytes)
@@ -74,10 +74,3 @@ def _document(
         except ValueError as error:
             fail(f"--data is not JSON: {error}", 2)
     return {name: value for name, value in said.items() if value is not None}
-
-
-def _file(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        fail(f"{path} cannot be read: {error.strerror}", 2)

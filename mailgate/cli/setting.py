@@ -123,6 +123,14 @@ def _escaped(c: str) -> str:
     return "\\n" if c == "\n" else f"\\x{ord(c):02x}" if ord(c) < 256 else f"\\u{ord(c):04x}"
 
 
+def read_file(path: Path) -> bytes:
+    """The bytes of a file that an option names; one that cannot be read ends the program."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        fail(f"{path} cannot be read: {error.strerror}", 2)
+
+
 def guarded(work: Callable[[], Any]) -> Any:
     """Run a command's work; a journal or broker that is away is one clear line."""
     from mailgate.journal.database import JournalAway

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mailgate.cli.filters import JsonOption
-from mailgate.cli.setting import guarded, setting, show_json
+from mailgate.cli.setting import clean, guarded, setting, show_json
 
 
 def status(
@@ -65,6 +65,9 @@ def _lines(found: dict[str, Any]) -> list[str]:
     if not found["lanes"]:
         out.append("  nothing")
     out.append(f"workers {len(found['workers'])}")
-    out += [f"  {w['host']} pid {w['pid']}, seen {w['beat_s']:.1f} s ago" for w in found["workers"]]
+    out += [
+        f"  {clean(w['host'])} pid {w['pid']}, seen {w['beat_s']:.1f} s ago"
+        for w in found["workers"]
+    ]
     out.append(f"parked {found['parked']}")
     return out

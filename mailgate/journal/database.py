@@ -109,7 +109,7 @@ class Database:
                 if not _repeatable(error):
                     raise
                 if attempt == _TRIES - 1:
-                    raise JournalAway(_plain(error)) from error
+                    raise JournalAway(plain(error)) from error
                 # With chance in it: those who met once would meet again.
                 time.sleep(0.01 * 2**attempt * (0.5 + random.random()))
         raise AssertionError("unreachable")
@@ -153,7 +153,7 @@ class Database:
         away = getattr(error.orig, "sqlstate", None) in _AWAY or error.connection_invalidated
         if away or isinstance(error, OperationalError | InterfaceError):
             self._drop()
-            return JournalAway(_plain(error))
+            return JournalAway(plain(error))
         return error
 
     def _connected(self) -> sa.Connection:
@@ -164,7 +164,7 @@ class Database:
                 self._look(self._connection)
             except DBAPIError as error:
                 self._drop()
-                raise JournalAway(_plain(error)) from error
+                raise JournalAway(plain(error)) from error
         elif self._looked and elapsed() - self._looked > _LOOK_AGAIN:
             self._set_clock(self._connection)
         return self._connection
@@ -263,7 +263,7 @@ def _repeatable(error: DBAPIError) -> bool:
     return getattr(error.orig, "sqlstate", None) in _REPEATABLE
 
 
-def _plain(error: DBAPIError) -> str:
+def plain(error: DBAPIError) -> str:
     """The driver's own words, without the statement and its parameters (personal data)."""
     lines = str(error.orig).strip().splitlines()
     return lines[0] if lines else type(error.orig).__name__

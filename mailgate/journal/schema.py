@@ -20,7 +20,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from mailgate.journal.database import JournalAway
+from mailgate.journal.database import JournalAway, plain
 from mailgate.journal.tables import metadata
 
 
@@ -57,12 +57,16 @@ def current(url: str) -> str:
 def behind(url: str) -> str:
     """The journal's revision when it is not the latest, for a message; empty when it is.
 
-    Raises ``JournalAway`` when the journal cannot be asked.
+    Raises ``JournalAway`` when the journal cannot be asked. Never makes a SQLite file:
+    to look at what is not there leaves nothing behind.
     """
+    path = sa.make_url(url).database if url.startswith("sqlite") else None
+    if path and not path.startswith((":", "file:")) and not Path(path).exists():
+        raise JournalAway(f"there is no file {path}; mailgate db upgrade makes it")
     try:
         at = current(url)
     except DBAPIError as error:
-        raise JournalAway(str(error.orig).strip()) from error
+        raise JournalAway(plain(error)) from error
     return "" if at == latest() else at or "no revision"
 
 
@@ -84,7 +88,7 @@ def upgrade(url: str) -> None:
                 command.upgrade(_alembic(connection), "head")
                 connection.commit()
     except OperationalError as error:
-        raise JournalAway(str(error.orig).strip()) from error
+        raise JournalAway(plain(error)) from error
     finally:
         engine.dispose()
 

@@ -107,12 +107,12 @@ def find(connection: sa.Connection, wanted: Filter, limit: int, before: int | No
     return [_row(row) for row in connection.execute(query)]
 
 
-def ids(connection: sa.Connection, wanted: Filter, limit: int) -> list[int]:
-    """The recipients that are meant, oldest first."""
+def ids(connection: sa.Connection, wanted: Filter, limit: int, after: int = 0) -> list[int]:
+    """The recipients that are meant, oldest first; ``after`` is the last of the page before."""
     query = (
         sa.select(recipients.c.id)
         .join(messages, messages.c.id == recipients.c.message_id)
-        .where(*where(wanted))
+        .where(*where(wanted), recipients.c.id > after)
         .order_by(recipients.c.id)
         .limit(limit)
     )

@@ -17,6 +17,7 @@ from mailgate.journal.arrivals import Arrival, Arrivals
 from mailgate.journal.database import Connection, Database
 from mailgate.journal.search import parked_row
 from mailgate.journal.surgery import Act, resolve_parked
+from mailgate.model.ids import spell
 from mailgate.model.state import Lane
 
 
@@ -44,7 +45,8 @@ async def replay(
 ) -> Replayed:
     """Bring a parked row through the one way in; ``body`` replaces its bytes.
 
-    Still refused, it stays parked and the faults are given. Raises ``NotParked``.
+    Still refused, it stays parked and the faults are given; so they are when another
+    message has its key: then it stands anew, as a conflict. Raises ``NotParked``.
     """
     row = await database.read(lambda c: parked_row(c, number))
     if row is None or row["state"] != "parked":
@@ -62,6 +64,10 @@ async def replay(
     await database.run(lambda c: resolve_parked(c, number, "replayed", act, database.now()))
     for lane in stored.lanes:
         ring(lane)
+    if stored.conflicts:
+        rule = f"was accepted before with another body, as message {spell(stored.ids[0])}"
+        fault = ("idempotency_key", f"{rule}: parked anew as a conflict with it")
+        return Replayed(faults=(fault,))
     return Replayed(message_id=stored.ids[0])
 
 

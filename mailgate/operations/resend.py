@@ -28,19 +28,22 @@ def move_all(
 ) -> Iterator[int]:
     """Move every recipient that ``wanted`` finds, chunk by chunk; yields how many each time.
 
-    Interrupted, what is done is done, and the same call goes on where it stopped:
-    a moved recipient is no longer found.
+    Each is looked at once: what fails again while this goes on is not sent again and
+    again. Interrupted, what is done is done, and the same call goes on where it
+    stopped. Raises ``JournalAway``.
     """
     surgery = Surgery(database)
     left = limit
+    last = 0
     while left is None or left > 0:
         most = CHUNK if left is None else min(CHUNK, left)
 
-        def work(connection: Connection, most: int = most) -> Moved:
-            return surgery.move(connection, ids(connection, wanted, most), target, act)
+        def work(connection: Connection, most: int = most, last: int = last) -> tuple[int, Moved]:
+            found = ids(connection, wanted, most, last)
+            return (found[-1] if found else 0), surgery.move(connection, found, target, act)
 
-        moved = database.run_now(work)
-        if not moved.recipient_ids:
+        last, moved = database.run_now(work)
+        if not last:
             return
         if target is State.QUEUED:
             for lane in moved.lanes:
