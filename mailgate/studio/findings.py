@@ -15,6 +15,8 @@ from mailgate.render.template import Broken, Template
 
 #: How the errors of ``render.catalogue`` begin: a file, and perhaps a line.
 _PLACE = re.compile(r"(?P<file>[\w./-]+\.\w+)(?: line (?P<line>\d+))?: (?P<rule>.+)", re.DOTALL)
+#: What Jinja adds to its messages, and the place says already.
+_AGAIN = re.compile(r"\n\s*File \"[^\"]*\", line \d+\s*\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,9 @@ class Finding:
     line: int
     rule: str
     level: str
+
+    def __str__(self) -> str:
+        return f"{self.file}{f' line {self.line}' if self.line else ''}: {self.rule}"
 
 
 def findings(renderer: Renderer, name: str) -> list[Finding]:
@@ -39,9 +44,10 @@ def findings(renderer: Renderer, name: str) -> list[Finding]:
 
 def broken(found: Broken) -> Finding:
     """Why a template does not serve, with the place where it says one."""
-    place = _PLACE.fullmatch(found.error)
+    error = _AGAIN.sub("", found.error)
+    place = _PLACE.fullmatch(error)
     if place is None:
-        return Finding(found.name, 0, found.error, "error")
+        return Finding(found.name, 0, error, "error")
     return Finding(place["file"], int(place["line"] or 0), place["rule"], "error")
 
 

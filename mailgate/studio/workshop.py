@@ -25,7 +25,7 @@ from mailgate.render.catalogue import Catalogue
 from mailgate.render.errors import Fault, RenderError
 from mailgate.render.renderer import Renderer
 from mailgate.render.template import Broken, Template
-from mailgate.studio.findings import Finding, findings
+from mailgate.studio.findings import Finding, broken, findings
 
 #: Who shown mails are from, while no stream says it, and to whom.
 SENDER = Address("sender@example.com", "Example")
@@ -120,7 +120,7 @@ class Workshop:
         for name in state.renderer.catalogue.names():
             found = state.renderer.catalogue.get(name)
             if isinstance(found, Broken):
-                items.append({"name": name, "broken": True, "about": found.error})
+                items.append({"name": name, "broken": True, "about": str(broken(found))})
             elif found is not None:
                 items.append({"name": name, "broken": False, "about": found.manifest.description})
         return {"version": self.version, "problem": state.problem, "items": items}
@@ -131,7 +131,7 @@ class Workshop:
         if found is None:
             return None
         if isinstance(found, Broken):
-            return {"name": name, "broken": True, "about": "", "error": found.error}
+            return {"name": name, "broken": True, "about": "", "error": str(broken(found))}
         return {
             "name": name,
             "broken": False,

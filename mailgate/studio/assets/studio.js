@@ -89,6 +89,8 @@ async function open(name) {
     state.made = null;
     by("paper").replaceChildren();
     by("outcome").hidden = true;
+    by("findings").replaceChildren(make("li", "Checking…", "none"));
+    by("templates").querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
   }
   by("title").textContent = found.name;
   by("about").textContent = found.about;
@@ -322,6 +324,7 @@ function outcome(kind, title, ...more) {
   by("outcome").className = `outcome ${kind}`;
   by("outcome").replaceChildren(make("b", title), ...more);
   by("outcome").hidden = false;
+  by("outcome").scrollIntoView({ block: "nearest" });
 }
 
 async function post(event) {

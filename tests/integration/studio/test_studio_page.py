@@ -262,7 +262,7 @@ def test_everything_can_be_done_with_the_keyboard(tab_on, studio, template: Path
     assert tab.complaints() == []
 
 
-def test_nothing_is_wider_than_the_window(tab_on, open_studio):
+def test_nothing_is_wider_than_the_window(tab_on, open_studio, template: Path):
     tab = tab_on(open_studio(built_in_root()))
     across = "return [document.documentElement.scrollWidth, document.body.scrollHeight]"
     for width, height in ((1440, 900), (1280, 900), (820, 900), (375, 812)):
@@ -281,6 +281,14 @@ def test_nothing_is_wider_than_the_window(tab_on, open_studio):
             for scheme in ("dark", "light") if browser.PICTURES else ():
                 tab.scheme(scheme)
                 tab.picture(f"studio-{width}-{scheme}-{name}")
+    # Another template: nothing of the last one is left beside it.
+    (template / "en.html").write_text("{% if %}")
+    tab.driver.execute_script("location.hash = '#/parcel'")
+    until(lambda: tab.text("#count") == "1")
+    tab.driver.execute_script("location.hash = '#/welcome'")
+    until(lambda: tab.text("#title") == "welcome")
+    assert "Expected" not in tab.text("#findings")
+    until(lambda: tab.text("#count") == "all good")
     tab.driver.execute_script("document.querySelector('#side').scrollIntoView()")
     tab.picture("studio-375-side")
     assert tab.driver.execute_script("return document.documentElement.scrollTop") == 0

@@ -17,6 +17,10 @@ from mailgate.studio.findings import Finding, broken
         ),
         ("template.toml: unknown key x", Finding("template.toml", 0, "unknown key x", "error")),
         (
+            'en.html line 1: no end of block\n  File "parcel/en.html", line 1',
+            Finding("en.html", 1, "no end of block", "error"),
+        ),
+        (
             "_layouts/base.html: there is no such file",
             Finding("_layouts/base.html", 0, "there is no such file", "error"),
         ),
