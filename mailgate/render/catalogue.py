@@ -7,7 +7,6 @@ serve. After ``Catalogue.load`` no file is opened again.
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
@@ -15,15 +14,14 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import jsonschema_rs
-
 import mailgate
 from mailgate.model.address import Address
 from mailgate.render.errors import Fault, RenderError, TemplateFault
 from mailgate.render.sandbox import produce
+from mailgate.render.schema import read_json, read_schema
 from mailgate.render.sources import Reader, Root, Source, read, shared_files
 from mailgate.render.template import RESERVED, Broken, Manifest, Template, Variant
-from mailgate.render.theme import PRODUCT_SCHEMA
+from mailgate.render.theme import read_theme
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _LOCALE = re.compile(r"[a-z]{2,3}(?:-[A-Z][a-z]{3})?(?:-(?:[A-Z]{2}|\d{3}))?")
@@ -64,6 +62,7 @@ class Catalogue:
         """
         entries: dict[str, Template | Broken] = {}
         built_in = shared_files(built_in_root())
+        base = read_theme("_theme/default.json", built_in["_theme/default.json"])
         themes: dict[str, str] = {}
         for root in roots:
             if not root.is_dir():
@@ -71,7 +70,7 @@ class Catalogue:
             try:
                 own = shared_files(root)
                 dress = themes if root.samefile(built_in_root()) else {}
-                shared, fault = Root({**built_in, **own, **dress}), ""
+                shared, fault = Root({**built_in, **own, **dress}, base), ""
                 for file in own:
                     if file.startswith("_theme/"):
                         themes.setdefault(file, own[file])
@@ -123,7 +122,7 @@ def _load(folder: Path, root: Root, default_locale: str) -> Template:
         raise TemplateFault("symbolic links are refused")
     own = {p.name: read(p) for p in sorted(folder.iterdir()) if not _is_beside(p)}
     manifest = _manifest(name, own, default_locale)
-    schema, validator = _schema(own)
+    schema, validator = read_schema(own)
     reader = root.reader(manifest.theme)
     for file, source in own.items():
         reader.sources[f"{name}/{file}"] = source
@@ -135,7 +134,7 @@ def _load(folder: Path, root: Root, default_locale: str) -> Template:
     if manifest.default_locale not in variants:
         raise TemplateFault(f"there is no {manifest.default_locale}.html for the default locale")
     fixtures = {
-        path.stem: _json(path.name, read(path))
+        path.stem: read_json(path.name, read(path))
         for path in sorted((folder / "fixtures").glob("*.json"))
     }
     digest = blake2b(digest_size=16)
@@ -181,44 +180,6 @@ def _manifest(name: str, own: Mapping[str, str], default_locale: str) -> Manifes
         theme=given.get("theme", "default"),
         max_bytes=given.get("max_bytes", 200_000),
     )
-
-
-def _json(name: str, source: str) -> Any:
-    try:
-        return json.loads(source)
-    except (ValueError, RecursionError) as error:
-        raise TemplateFault(f"{name}: not JSON: {error}") from None
-
-
-def _schema(own: Mapping[str, str]) -> tuple[dict[str, Any], jsonschema_rs.Draft202012Validator]:
-    name = "context.schema.json"
-    if name not in own:
-        raise TemplateFault(f"there is no {name}")
-    schema = _json(name, own[name])
-    if not isinstance(schema, dict) or schema.get("type") != "object":
-        raise TemplateFault(f"{name}: describes an object")
-    if schema.get("additionalProperties") is not False:
-        raise TemplateFault(f"{name}: says additionalProperties: false")
-    properties = schema.get("properties")
-    if not isinstance(properties, dict):
-        raise TemplateFault(f"{name}: lists properties")
-    taken = sorted(set(properties) & (RESERVED - {"product"}))
-    if taken:
-        raise TemplateFault(f"{name}: {', '.join(taken)} is the gateway's own name")
-    if "product" in properties and properties["product"] != {"$ref": "mailgate:product"}:
-        raise TemplateFault(f'{name}: write product as {{"$ref": "mailgate:product"}}')
-    try:
-        registry = jsonschema_rs.Registry([("mailgate:product", PRODUCT_SCHEMA)])
-        validator = jsonschema_rs.Draft202012Validator(
-            schema,
-            registry=registry,
-            validate_formats=True,
-            pattern_options=jsonschema_rs.RegexOptions(),
-            offline=True,
-        )
-    except (ValueError, jsonschema_rs.ReferencingError) as error:
-        raise TemplateFault(f"{name}: {error}") from None
-    return schema, validator
 
 
 def _variant(

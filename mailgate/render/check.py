@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from jinja2 import meta, nodes
 
-from mailgate.render import richtext
+from mailgate.render import budget, richtext
 from mailgate.render.errors import TemplateFault
 from mailgate.render.sandbox import Sandbox
 
@@ -26,6 +26,7 @@ _FORBIDDEN_TAGS = frozenset(
 )
 _SCHEME = re.compile(r"(?:https?://|mailto:|tel:|cid:)", re.IGNORECASE)
 _FETCHING_CSS = re.compile(r"@import|expression\s*\(|javascript:|behavior\s*:", re.IGNORECASE)
+_END_OF_STYLE = re.compile(r"</style", re.IGNORECASE)
 _TAG = re.compile(r"<(/?[A-Za-z][A-Za-z0-9:-]*)")
 _ATTRIBUTE = re.compile(r"\s*([^\s=>\"'/]+)(?:\s*=\s*)?")
 
@@ -50,6 +51,8 @@ def check_syntax(environment: Sandbox, name: str, source: str) -> nodes.Template
             raise TemplateFault(
                 f"{name} line {token.lineno}: the theme has no {group.attr}.{token.attr}"
             )
+    for constant in tree.find_all(nodes.Const):
+        budget.number(constant.value)
     for loop in tree.find_all(nodes.For):
         if loop.recursive:
             raise TemplateFault(f"{name} line {loop.lineno}: recursive loops are not available")
@@ -139,6 +142,7 @@ class _Scan:
     def __init__(self, environment: Sandbox, name: str) -> None:
         self.environment = environment
         self.name = name
+        self.parsed: dict[str, nodes.Node] = {}
         self.line = 1
         self.place = "text"  # text, tag, value, style, comment
         self.tag = ""
@@ -215,8 +219,10 @@ class _Scan:
         return end + 1
 
     def _style(self, text: str, at: int) -> int:
-        end = text.lower().find("</style", at)
-        self.before += text[at:] if end < 0 else text[at:end]
+        found = _END_OF_STYLE.search(text, at)
+        end = found.start() if found else -1
+        # With the end of what came before: a word may be cut in two by an expression.
+        self.before = self.before[-32:] + (text[at:] if end < 0 else text[at:end])
         if _FETCHING_CSS.search(self.before):
             raise self.fault("a style sheet must not fetch or run anything (@import, expression)")
         if end < 0:
@@ -240,9 +246,12 @@ class _Scan:
         self.before += "\0"
 
     def _parse(self, source: str) -> nodes.Node:
-        output = self.environment.tree("{{ " + source + " }}", self.name).body[0]
-        assert isinstance(output, nodes.Output)
-        return output.nodes[0]
+        found = self.parsed.get(source)
+        if found is None:
+            output = self.environment.tree("{{ " + source + " }}", self.name).body[0]
+            assert isinstance(output, nodes.Output)
+            found = self.parsed[source] = output.nodes[0]
+        return found
 
     def _is_link(self, node: nodes.Node | None) -> bool:
         if isinstance(node, nodes.CondExpr):

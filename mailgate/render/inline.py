@@ -18,7 +18,7 @@ import logging
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import cssutils  # type: ignore[import-untyped]
@@ -31,6 +31,9 @@ from premailer import Premailer
 
 #: Larger documents are refused: premailer's time grows with elements times rules.
 MAX_HTML = 512 * 1024
+
+#: Selectors, and selectors times elements.
+MAX_SELECTORS, MAX_MATCHES = 1500, 1_000_000
 
 _lock = threading.RLock()
 _CACHED = 4096
@@ -127,6 +130,41 @@ class InlineError(ValueError):
     """The document cannot be inlined; says why."""
 
 
+def sheets(html: str) -> Iterator[str]:
+    """The style sheets that premailer inlines, in order; in linear time."""
+    low = html.lower()
+    at = 0
+    while (start := low.find("<style", at)) >= 0:
+        inside = low.find(">", start)
+        if inside < 0:
+            return
+        at = low.find("</style", inside)
+        at = len(html) if at < 0 else at
+        if "ignore" not in low[start:inside] or "data-premailer" not in low[start:inside]:
+            yield html[inside + 1 : at]
+
+
+def check_cost(html: str) -> None:
+    """Refuse what premailer would compute on for more than some seconds.
+
+    It cannot be interrupted: cssutils takes about a millisecond a rule, each
+    selector looks at each element, and ``a ~ b`` compares all siblings with each
+    other. Raises ``InlineError``.
+    """
+    rules = siblings = 0
+    for css in sheets(html):
+        # What stands before each brace: selectors, or an at-rule.
+        for part in css.split("{")[:-1]:
+            prelude = part.rpartition("}")[2]
+            rules += 1 + prelude.count(",")
+            siblings += prelude.count("~")
+    elements = html.count("<") if rules else 0
+    if rules > MAX_SELECTORS:
+        raise InlineError(f"more than {MAX_SELECTORS} selectors to inline")
+    if elements * (rules + siblings * elements) > MAX_MATCHES:
+        raise InlineError(f"{rules} selectors over {elements} elements are too many to inline")
+
+
 def inline(html: str) -> str:
     """Give ``html`` with the rules of its ``<style>`` blocks in style attributes.
 
@@ -135,6 +173,7 @@ def inline(html: str) -> str:
     """
     if len(html) > MAX_HTML:
         raise InlineError(f"HTML of more than {MAX_HTML} characters")
+    check_cost(html)
     with _lock:
         try:
             out = _Mended(

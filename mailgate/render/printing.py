@@ -13,11 +13,9 @@ from typing import Any
 from jinja2 import Undefined
 from markupsafe import Markup, escape
 
+from mailgate.render.budget import spend
 from mailgate.render.errors import RenderError
 from mailgate.render.links import Url
-
-#: Loop passes and macro calls in one rendering.
-WORK = 50_000
 
 _ODD = {
     **dict.fromkeys((*range(32), 127, *range(0xD800, 0xE000), 0xFFFE, 0xFFFF), 0xFFFD),
@@ -31,7 +29,6 @@ class State(threading.local):
     """What one rendering keeps; a rendering stays on its thread from end to end."""
 
     values: list[str] | None = None
-    work: int = WORK
 
 
 state = State()
@@ -47,12 +44,6 @@ def token(number: int) -> Markup:
     while len(_tokens) <= number:
         _tokens.append(Markup(f"{TOKEN_PREFIX}{len(_tokens):05d}z"))  # noqa: S704 # hex and digits
     return _tokens[number]
-
-
-def spend(amount: int) -> None:
-    state.work -= amount
-    if state.work < 0:
-        raise RenderError("budget", f"the template makes more than {WORK} loop passes and calls")
 
 
 def clean(text: str) -> str:
@@ -91,6 +82,8 @@ def finalize_html(value: Any) -> str:
         value = clean(value)
     values = state.values
     if values is None:
+        if len(value) > 255:
+            spend(len(value) >> 8)
         return escape(value)
     if not value or value.isspace():
         return value  # type: ignore[no-any-return]
@@ -104,4 +97,6 @@ def finalize_text(value: Any) -> str:
     kind = type(value)
     if kind is not str and kind is not Url and kind is not Markup:
         value = printed(value)
+    if len(value) > 255:
+        spend(len(value) >> 8)
     return value if value.isprintable() else clean(value)

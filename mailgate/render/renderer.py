@@ -18,10 +18,11 @@ from lxml import etree
 from mailgate.model.address import Address
 from mailgate.model.message import Letter
 from mailgate.render import encode, mime, skeleton, text
+from mailgate.render.budget import joined
 from mailgate.render.catalogue import Catalogue
 from mailgate.render.errors import RenderError
 from mailgate.render.filters import URL_SCHEMES
-from mailgate.render.inline import InlineError, inline
+from mailgate.render.inline import MAX_HTML, InlineError, inline
 from mailgate.render.printing import clean
 from mailgate.render.sandbox import produce
 from mailgate.render.template import Broken, Template, Variant
@@ -202,14 +203,14 @@ class Renderer:
         return skeleton.Whole("the filled skeleton differs from the full rendering")
 
     def _full(self, variant: Variant, context: Mapping[str, Any]) -> str:
-        html = _inlined("".join(produce(variant.html, context, None)))
+        html = _inlined(joined(produce(variant.html, context, None), MAX_HTML))
         if variant.capturing:
             _check_links(html)
         return html
 
     def _authored(self, variant: Variant, context: Mapping[str, Any]) -> str:
         assert variant.text is not None
-        words = "".join(produce(variant.text, context, None))
+        words = joined(produce(variant.text, context, None), MAX_BODY)
         return re.sub(r"\n{3,}", "\n\n", words).strip("\n") + "\n"
 
     def _own(self, letter: Letter) -> mime.Body:
@@ -222,7 +223,9 @@ class Renderer:
         words = None if letter.text is None else _wire_text(letter.text)
         if letter.html is not None:
             # A declared encoding would be wrong by now, and lxml refuses it in text.
-            html = _XML_DECLARATION.sub("", clean(letter.html), count=1)
+            html = clean(letter.html)
+            if declared := _XML_DECLARATION.match(html):
+                html = html[declared.end() :]
             if _STYLE.search(html):
                 html = _inlined(html)
             if words is None:

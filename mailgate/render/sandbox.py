@@ -1,6 +1,6 @@
-"""The Jinja environment: what a template can reach, and how much work it may make.
+"""The Jinja environment: what a template can reach.
 
-Owns the sandbox and its budgets. Reads
+Owns the sandbox; ``budget`` says how much work a template may make. Reads
 no file: sources come in as a mapping. Never trusts Jinja's own sandbox alone:
 data is plain JSON, globals are empty, filters are an allow-list, and only
 macros and a mapping's ``items``, ``keys`` and ``values`` can be called
@@ -9,23 +9,25 @@ macros and a mapping's ``items``, ``keys`` and ``values`` can be called
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sized
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 from jinja2 import DictLoader, StrictUndefined, Template, Undefined, UndefinedError, nodes
 from jinja2.compiler import CodeGenerator
 from jinja2.environment import TemplateModule
-from jinja2.exceptions import SecurityError
+from jinja2.exceptions import SecurityError, TemplateSyntaxError
 from jinja2.runtime import BlockReference, Context, LoopContext, Macro, TemplateReference
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
+from mailgate.render import budget
+from mailgate.render.budget import spend
 from mailgate.render.errors import RenderError
 from mailgate.render.filters import FILTERS, TESTS
-from mailgate.render.printing import WORK, finalize_html, finalize_text, spend, state
+from mailgate.render.printing import finalize_html, finalize_text, state
 
-#: Characters that one macro call or one ``~`` may make.
-PIECE = 2 * 2**20
+#: Style sheets that one source may take in, all levels together.
+SHEETS = 50
 
 _MAPPING_METHODS = frozenset({"items", "keys", "values"})
 _LOOP = frozenset(
@@ -34,32 +36,8 @@ _LOOP = frozenset(
 )
 
 
-def _loop(value: Any) -> Any:
-    """Counts what a ``for`` goes through; put around each loop by ``_Guards``."""
-    if isinstance(value, Undefined):
-        iter(value)  # raises and names the variable
-    if isinstance(value, str):
-        raise RenderError("template_broken", "a template loops over text")
-    if isinstance(value, Sized):
-        spend(len(value))
-        return value
-    return _counted(value)
-
-
-def _counted(values: Iterable[Any]) -> Iterator[Any]:
-    for value in values:
-        spend(1)
-        yield value
-
-
-def _piece(value: Any) -> Any:
-    if isinstance(value, str) and len(value) > PIECE:
-        raise RenderError("budget", f"a template makes a piece of more than {PIECE} characters")
-    return value
-
-
 class _Guards(NodeTransformer):
-    """Puts the budget around each loop and each ``~``; settles what is constant.
+    """Puts the budget around each loop, each ``~`` and each ``in``; settles what is constant.
 
     Theme tokens become constants and style sheets become part of what includes
     them, so that a rendering spends nothing on them.
@@ -67,6 +45,7 @@ class _Guards(NodeTransformer):
 
     def __init__(self, environment: Sandbox) -> None:
         self.environment = environment
+        self.sheets = 0
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
         self.generic_visit(node)
@@ -75,7 +54,14 @@ class _Guards(NodeTransformer):
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         self.generic_visit(node)
-        return _wrapped(node, "_piece")
+        pieces = nodes.List(node.nodes, lineno=node.lineno, environment=node.environment)
+        return _wrapped(pieces, "_tilde")
+
+    def visit_Operand(self, node: nodes.Operand) -> nodes.Node:
+        self.generic_visit(node)
+        if node.op in ("in", "notin"):
+            node.expr = _wrapped(node.expr, "_searched")
+        return node
 
     def visit_Getattr(self, node: nodes.Getattr) -> nodes.Node:
         group = node.node
@@ -93,7 +79,10 @@ class _Guards(NodeTransformer):
         source = self.environment.sources.get(name)
         if source is None:
             return node
-        return self.environment._parse(source, name, None).body
+        self.sheets += 1
+        if self.sheets > SHEETS:
+            raise TemplateSyntaxError(f"takes in more than {SHEETS} style sheets", node.lineno)
+        return self.visit(self.environment.tree(source, name)).body
 
 
 def _constant(node: nodes.Node, value: Any) -> nodes.Node:
@@ -122,8 +111,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
     ``theme`` is the one global: typed tokens, safe inside CSS.
     """
 
-    intercepted_binops = frozenset({"+", "*", "**", "%"})
+    intercepted_binops = frozenset({"+", "-", "*", "/", "//", "**", "%"})
     code_generator_class = _Generator
+    concat = staticmethod(budget.concat)
 
     def __init__(self, sources: Mapping[str, str], *, html: bool, theme: Mapping[str, Any]) -> None:
         self.sources = sources
@@ -141,8 +131,17 @@ class Sandbox(ImmutableSandboxedEnvironment):
         )
         self.globals.clear()
         self.globals["theme"] = theme
-        self.filters = {**FILTERS, "_loop": _loop, "_piece": _piece}
-        self.tests = {name: self.tests[name] for name in TESTS}
+        self.filters = {name: budget.guarded(name, made) for name, made in FILTERS.items()}
+        self.filters |= {
+            "join": budget.join,
+            "_loop": budget.loop,
+            "_searched": budget.searched,
+            "_tilde": budget.tilde_html if html else budget.tilde_text,
+        }
+        self.tests = {
+            name: budget.guarded(name, cast("Callable[..., Any]", self.tests[name]))
+            for name in TESTS
+        }
 
     def tree(self, source: str, name: str) -> nodes.Template:
         """The source as its author wrote it, without guards: for checking."""
@@ -191,9 +190,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if kind is Macro:
             kwargs.pop("_block_vars", None)
             kwargs.pop("_loop_vars", None)
-            return _piece(__obj(__context.eval_ctx, *args, **kwargs))
+            return __obj(__context.eval_ctx, *args, **kwargs)
         if kind is BlockReference:
-            return _piece(__obj())
+            return __obj()
         method = getattr(__obj, "__name__", "")
         owner = type(getattr(__obj, "__self__", None))
         if (owner is dict and method in _MAPPING_METHODS) or (
@@ -208,7 +207,19 @@ class Sandbox(ImmutableSandboxedEnvironment):
             raise RenderError("template_broken", f"{operator!r} takes numbers; join text with '~'")
         if operator == "**":
             raise RenderError("template_broken", "'**' is not available in templates")
+        budget.number(left)
+        budget.number(right)
         return super().call_binop(context, operator, left, right)
+
+    def get_template(self, *args: Any, **kwargs: Any) -> Template:
+        """Also what ``include`` and ``import`` call: each costs a step."""
+        spend(1)
+        return super().get_template(*args, **kwargs)
+
+    def _generate(self, *args: Any, **kwargs: Any) -> Any:
+        # Jinja computes what is constant while it compiles: within a budget too.
+        with budget.apart():
+            return super()._generate(*args, **kwargs)
 
 
 def produce(
@@ -222,7 +233,8 @@ def produce(
 
     Raises ``RenderError`` and nothing else.
     """
-    state.values, state.work = values, WORK
+    state.values = values
+    budget.begin()
     try:
         return list(template.root_render_func(template.new_context(dict(variables))))
     except RenderError:

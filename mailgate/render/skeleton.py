@@ -208,8 +208,8 @@ def _classify(skeleton: str) -> tuple[dict[int, int], set[int]]:
             else:
                 places[number] = place
 
-    tree = etree.fromstring(skeleton.strip(), etree.HTMLParser())
-    for node in tree.iter():
+    tree = etree.fromstring(skeleton.strip(), etree.HTMLParser()) if skeleton.strip() else None
+    for node in () if tree is None else tree.iter():
         tag = node.tag
         parent = node.getparent()
         outer = parent.tag if parent is not None else "html"

@@ -6,20 +6,22 @@ compiled environments. Never decides what a template is: ``catalogue.py`` does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 from jinja2 import meta
 
-from mailgate.render import check
-from mailgate.render.errors import TemplateFault
+from mailgate.render import budget, check
+from mailgate.render.errors import RenderError, TemplateFault
 from mailgate.render.sandbox import Sandbox
 from mailgate.render.theme import Theme, read_theme
 
 _SHARED = ("_theme", "_layouts", "_components", "_css")
-_MAX_FILE = 512 * 1024
+#: A source of more bytes would make more than mail programs show (Gmail: 102 kB).
+_MAX_FILE = 256 * 1024
 
 
 def read(path: Path) -> str:
@@ -72,10 +74,8 @@ class Reader:
         self._known: dict[tuple[str, bool], Source] = {}
 
     def compiled(self, name: str, *, html: bool) -> jinja2.Template:
-        try:
+        with _faults_of(name):
             return (self._html if html else self._plain).get_template(name)
-        except jinja2.TemplateError as error:
-            raise TemplateFault(f"{name}: {error}") from None
 
     def closure(self, name: str, *, html: bool) -> dict[str, Source]:
         """``name`` and every source that it uses, however far away."""
@@ -95,26 +95,43 @@ class Reader:
                 raise TemplateFault(f"{name}: there is no such file")
             environment = self._html if html else self._plain
             source = self.sources[name]
-            try:
+            with _faults_of(name):
                 tree = check.check_syntax(environment, name, source)
                 if html:
                     check.check_html(environment, name, source, sheet=name.endswith(".css"))
                 uses = tuple(str(n) for n in meta.find_referenced_templates(tree))
                 kept = Source(check.free_names(tree), uses, check.captures(tree))
-            except jinja2.TemplateError as error:
-                line = getattr(error, "lineno", None)
-                raise TemplateFault(f"{name}{f' line {line}' if line else ''}: {error}") from None
-            except RecursionError:
-                raise TemplateFault(f"{name}: nested too deeply") from None
             self._known[name, html] = kept
         return kept
 
 
-class Root:
-    """The shared files of one root and what is compiled from them."""
+@contextmanager
+def _faults_of(name: str) -> Iterator[None]:
+    """Whatever reading or compiling a source raises, as a fault of its author's."""
+    try:
+        with budget.apart():
+            yield
+    except jinja2.TemplateError as error:
+        line = getattr(error, "lineno", None)
+        raise TemplateFault(f"{name}{f' line {line}' if line else ''}: {error}") from None
+    except RecursionError:
+        raise TemplateFault(f"{name}: nested too deeply") from None
+    except RenderError as error:
+        raise TemplateFault(f"{name}: {error.message}") from None
+    except (SyntaxError, ValueError, MemoryError) as error:
+        # Python, to which Jinja compiles, has limits too: 20 loops in each other.
+        raise TemplateFault(f"{name}: {error or type(error).__name__}") from None
 
-    def __init__(self, shared: Mapping[str, str]) -> None:
-        self._shared = shared
+
+class Root:
+    """The shared files of one root and what is compiled from them.
+
+    A theme that leaves a token out takes it from ``base``, so that themes written
+    for an older release go on to serve.
+    """
+
+    def __init__(self, shared: Mapping[str, str], base: Theme | None = None) -> None:
+        self._shared, self._base = shared, base
         self._readers: dict[str, Reader] = {}
 
     def reader(self, theme: str) -> Reader:
@@ -122,5 +139,6 @@ class Root:
             file = f"_theme/{theme}.json"
             if file not in self._shared:
                 raise TemplateFault(f"template.toml: there is no {file}")
-            self._readers[theme] = Reader(self._shared, read_theme(file, self._shared[file]))
+            dress = read_theme(file, self._shared[file], self._base)
+            self._readers[theme] = Reader(self._shared, dress)
         return self._readers[theme]

@@ -14,6 +14,7 @@ import jinja2
 import jsonschema_rs
 
 from mailgate.model.address import Address
+from mailgate.render.budget import joined
 from mailgate.render.errors import Fault, RenderError
 from mailgate.render.sandbox import produce
 from mailgate.render.theme import Theme
@@ -127,7 +128,7 @@ class Template:
 
     def subject(self, variant: Variant, context: Mapping[str, Any]) -> str:
         """The subject, one line. Raises ``RenderError`` when the data makes it more."""
-        text = "".join(produce(variant.subject, context, None)).strip()
+        text = joined(produce(variant.subject, context, None), 20 * _SUBJECT_CHARACTERS).strip()
         if "\n" in text:
             raise RenderError("data_invalid", "the subject would have more than one line")
         if len(text) > _SUBJECT_CHARACTERS:

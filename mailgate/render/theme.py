@@ -45,8 +45,11 @@ class Theme:
     source: str
 
 
-def read_theme(name: str, source: str) -> Theme:
-    """Read a theme's JSON. Raises ``TemplateFault`` for a token that is not of its kind."""
+def read_theme(name: str, source: str, base: Theme | None = None) -> Theme:
+    """Read a theme's JSON; what it leaves out is as in ``base``.
+
+    Raises ``TemplateFault`` for a token that is not of its kind.
+    """
     try:
         given = json.loads(source)
     except ValueError as error:
@@ -67,4 +70,10 @@ def read_theme(name: str, source: str) -> Theme:
         raise TemplateFault(f"{name}: product holds text only")
     if set(product) - {"name", "url", "address"}:
         raise TemplateFault(f"{name}: product has name, url and address")
-    return Theme(tokens, product, source)
+    if base is None:
+        return Theme(tokens, product, source)
+    return Theme(
+        {kind: {**base.tokens[kind], **group} for kind, group in tokens.items()},
+        {**base.product, **product},
+        f"{base.source}\0{source}",
+    )
