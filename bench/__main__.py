@@ -90,15 +90,24 @@ def ratios(loads: dict[str, list[Load]], name: str) -> list[float]:
     return [a.rate / b.rate for a, b in zip(loads[name], loads.get("plain", []), strict=False)]
 
 
+def by_work(loads: dict[str, list[Load]], name: str) -> list[float]:
+    """The plain pattern's CPU a message, servers and sink included, against a side's.
+
+    What the ratio of the rates would be if nothing else ran on the machine.
+    """
+    return [b.work / a.work for a, b in zip(loads[name], loads.get("plain", []), strict=False)]
+
+
 def _print_loads(loads: dict[str, list[Load]]) -> None:
     middle = statistics.median
     what = "all on the queue to all accepted"
-    print(f"\n{what:34}{'× plain':>20}{'msg/s':>8}{'µs CPU':>8}{'MiB':>6}")
+    print(f"\n{what:34}{'× plain':>20}{'by CPU':>8}{'msg/s':>8}{'µs CPU':>8}{'MiB':>6}")
     for name, found in loads.items():
         against = ratios(loads, name) if name != "plain" else []
         times = f"{middle(against):.1f} ({min(against):.1f}-{max(against):.1f})" if against else ""
+        by_cpu = f"{middle(by_work(loads, name)):.1f}" if against else ""
         print(
-            f"{found[0].side:34}{times:>20}{middle(x.rate for x in found):8.0f}"
+            f"{found[0].side:34}{times:>20}{by_cpu:>8}{middle(x.rate for x in found):8.0f}"
             f"{middle(x.cpu_total for x in found):8.0f}{middle(x.pss for x in found):6.0f}"
         )
     print("\nµs CPU a message, by process (median):")
@@ -120,8 +129,9 @@ def _write(loads: dict[str, list[Load]], idles: dict[str, list[Idle]]) -> None:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     document = {
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "at": now,
         "commit": commit,
         "python": platform.python_version(),
         "cores": os.cpu_count(),
@@ -129,6 +139,7 @@ def _write(loads: dict[str, list[Load]], idles: dict[str, list[Idle]]) -> None:
             name: {
                 "side": found[0].side,
                 "times_plain": [round(x, 2) for x in ratios(loads, name)],
+                "times_plain_by_cpu": [round(x, 2) for x in by_work(loads, name)],
                 "runs": [
                     {
                         "messages": x.messages,
@@ -157,7 +168,7 @@ def _write(loads: dict[str, list[Load]], idles: dict[str, list[Idle]]) -> None:
             for name, found in idles.items()
         },
     }
-    path = RESULTS / f"{document['at'].replace(':', '')}.json"
+    path = RESULTS / f"{now.replace(':', '')}.json"
     path.write_text(json.dumps(document, indent=1) + "\n")
     _say(f"written: {path}")
 

@@ -36,6 +36,11 @@ class Load:
         return self.messages / self.seconds
 
     @property
+    def work(self) -> float:
+        """CPU a message of everything that has a part in it."""
+        return self.cpu_total + sum(self.servers_cpu.values())
+
+    @property
     def cpu_total(self) -> float:
         return sum(self.cpu.values())
 
