@@ -17,7 +17,8 @@ from mailgate.config.shape import Config, Rate
 from mailgate.config.urls import is_redis
 from mailgate.delivery.conversation import Gate, Marker
 from mailgate.delivery.lease import ProcessLease
-from mailgate.delivery.pipeline import Ended, Pipeline
+from mailgate.delivery.pipeline import Pipeline
+from mailgate.delivery.turns import Ended
 from mailgate.dispatch.lanes import lanes_of
 from mailgate.dispatch.take import Taker
 from mailgate.journal import schema, throttle

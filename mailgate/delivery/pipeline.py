@@ -12,45 +12,33 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 from mailgate.config.shape import Config, Stream
 from mailgate.delivery.conversation import Marks, Permit, Render, Send, Trouble, converse
 from mailgate.delivery.lease import ProcessLease
 from mailgate.delivery.retry import settle
+from mailgate.delivery.turns import Ended, given_back, moved_on, routed
 from mailgate.dispatch.take import Take, Taken, Taker
-from mailgate.journal.arrivals import BucketKey
 from mailgate.journal.database import Database, JournalAway
 from mailgate.journal.leases import claimed_by
-from mailgate.journal.settling import Settlement, Settling
+from mailgate.journal.settling import Settling
 from mailgate.limits.rules import Limiter
-from mailgate.model.message import Claim
-from mailgate.model.outcome import Kind, Outcome
-from mailgate.model.state import WAITING, Lane, State
+from mailgate.model.outcome import Outcome
+from mailgate.model.state import Lane
 
 #: A busy process takes again when half its places are free, or after this (seconds):
 #: so that transactions carry many and a waiting message still waits for nobody.
 TURN = 0.02
 #: How often a process with open conversations and free places looks again (seconds).
 LOOK = 0.1
+#: The same while a limit paces it: permits are asked for further ahead than this.
+PACED = 0.25
 #: A limit that opens within this is waited for in the task (seconds).
 NEAR = 0.5
 #: More work than places is said to others at once, and then so often (seconds).
 HELP = 0.2
 #: How long a process holds back for a suspect before it works on (seconds).
 DRAIN = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """An outcome that waits to be written."""
-
-    settlement: Settlement
-    kind: Kind
-    slot: int
-    claim: Claim
-    outcome: Outcome
-    duration_ms: int
 
 
 class Pipeline:
@@ -145,6 +133,9 @@ class Pipeline:
             return TURN
         if self._look_again or (self._ended and not self._open):
             return 0.0
+        if self._open and take.again_in is not None:
+            # Paced: what is open waits for its moments, and more is not to be had before.
+            return min(max(take.again_in, LOOK), PACED)
         if self._open:
             return LOOK
         if take.again_in is not None and take.again_in <= NEAR:
@@ -185,7 +176,7 @@ class Pipeline:
                 # Whoever began this has been interrupted: nobody else tries again.
                 self._flush_later()
             raise
-        self._look_again = _moved_on(take, batch, self._database.now())
+        self._look_again = moved_on(take, batch, self._database.now())
         told = []
         for ended in batch:
             self._lease.spool.free(ended.slot)
@@ -216,19 +207,7 @@ class Pipeline:
         known = self._claimed | {(e.claim.recipient_id, e.claim.token) for e in batch}
         held = await self._database.read(lambda c: claimed_by(c, self._lease.id))
         now = self._database.now()
-        strays = [
-            Settlement(
-                recipient_id=o.recipient_id,
-                message_id=o.message_id,
-                token=o.token,
-                path=(State.QUEUED,),
-                due_at=now,
-                suspect=o.suspect,
-                note="claimed by a transaction whose end was not known: not sent",
-            )
-            for o in held
-            if (o.recipient_id, o.token) not in known
-        ]
+        strays = given_back((o for o in held if (o.recipient_id, o.token) not in known), now)
         if strays:
             await self._database.run(lambda c: self._settling.write(c, strays, now))
         self._doubt = False
@@ -300,7 +279,7 @@ class Pipeline:
             claim,
             outcome,
             stream=self._config.streams.get(claim.stream, Stream()),
-            bucket=self._routed(taken.bucket, claim.relay),
+            bucket=routed(taken.bucket, claim.relay),
             preferred=preferred,
             started_at=started,
             now=self._database.now(),
@@ -310,14 +289,6 @@ class Pipeline:
         self._claimed.discard((claim.recipient_id, claim.token))
         took = int((time.monotonic() - begun) * 1000)
         self._ended.append(Ended(settlement, outcome.kind, slot, claim, outcome, took))
-
-    def _routed(self, bucket: BucketKey, relay: str) -> BucketKey:
-        """The bucket's route from the relay on that was really used."""
-        if relay not in bucket.route:
-            return BucketKey(bucket.lane, bucket.producer, (relay,), bucket.domain)
-        at = bucket.route.index(relay)
-        route = bucket.route[at:] + bucket.route[:at]
-        return BucketKey(bucket.lane, bucket.producer, route, bucket.domain)
 
     # --- outside of a task ------------------------------------------------------------
 
@@ -373,14 +344,3 @@ class Pipeline:
     def unsettled(self) -> int:
         """Outcomes, conversations and turns whose end the journal does not know."""
         return len(self._ended) + len(self._open) + self._turn.locked() + self._doubt
-
-
-def _moved_on(take: Take, batch: Sequence[Ended], now: int) -> bool:
-    """Whether a turn that claimed nothing left something due behind it all the same.
-
-    It ended or put off what stood in front, or settled what is due again at once (a
-    failover).
-    """
-    return bool(take.turn.expired or take.turn.waiting) or any(
-        e.settlement.path[-1] in WAITING and e.settlement.due_at <= now for e in batch
-    )

@@ -218,7 +218,7 @@ class Arrivals:
             if forget:
                 rows = packed([(i,) for i in forget])
                 connection.execute(self._forget, {"rows": rows})
-            again = _already_here(connection, batch)
+            again = _already_here(connection, batch, now)
             fresh = [a for i, a in enumerate(batch) if i not in again]
             ids = [self._ids.take(now) for _ in fresh]
             parking = list(refused)
@@ -350,12 +350,16 @@ _TRIED_BEFORE = sa.text(
 )
 _UNACKED = sa.text(
     "SELECT id FROM messages WHERE unacked IS NOT NULL AND body_hash = :hash"
-    " AND producer = :producer AND unacked <> :session ORDER BY id LIMIT 1"
+    " AND producer = :producer AND unacked <> :session AND accepted_at > :since"
+    " ORDER BY id LIMIT 1"
 )
+#: What was not acknowledged comes again within this (milliseconds), also after an outage
+#: of days. Later an equal message is a new one.
+_COMES_AGAIN = 3 * 86_400_000
 _FOUND = sa.text("UPDATE messages SET unacked = :session, identity = :identity WHERE id = :id")
 
 
-def _already_here(connection: sa.Connection, batch: Sequence[Arrival]) -> dict[int, int]:
+def _already_here(connection: sa.Connection, batch: Sequence[Arrival], now: int) -> dict[int, int]:
     """Redelivered messages without an identity whose first delivery did commit.
 
     Each such row stands for one delivery: two equal messages, both redelivered,
@@ -373,6 +377,7 @@ def _already_here(connection: sa.Connection, batch: Sequence[Arrival]) -> dict[i
             "producer": arrival.producer,
             "session": arrival.session,
             "identity": arrival.identity,
+            "since": now - _COMES_AGAIN,
         }
         found = connection.execute(_TRIED_BEFORE, values).scalar()
         if found is None:

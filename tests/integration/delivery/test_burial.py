@@ -142,7 +142,7 @@ async def test_the_heart_outlives_a_fault_of_its_own(house: House) -> None:
         assert gateway._life is not None
         assert not gateway._life.done()
         await asyncio.sleep(2.5)
-        assert gateway._lease.valid
+        await until(lambda: gateway._lease.valid)
 
 
 async def test_suspects_are_claimed_alone_and_before_the_others(house: House) -> None:

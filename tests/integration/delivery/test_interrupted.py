@@ -238,16 +238,16 @@ async def test_the_heart_beats_while_conversations_end(house: House) -> None:
     """A drain that is longer than a lease: nobody takes the process for dead meanwhile."""
 
     async def slow(heard: Heard) -> str:
-        await asyncio.sleep(5)
+        await asyncio.sleep(6.5)
         return "250 2.0.0 Ok"
 
     async with ScriptedRelay(DOT=slow) as relay:
-        gateway = await house.open({"main": relay}, worker={"lease": 3.5})
-        await house.open({"main": relay}, worker={"lease": 3.5})
+        await house.open({"main": relay}, worker={"lease": 5})
         [id_] = await house.add("a@example.org")
+        gateway = await house.open({"main": relay}, worker={"lease": 5})
         task = asyncio.create_task(gateway.deliver(NORMAL, soon(1)))
         await until(lambda: relay.mails)
-        await gateway.stop(8)
+        await gateway.stop(9)
         await task
         house.gone(gateway)
         assert house.kinds(id_) == ["sent"]

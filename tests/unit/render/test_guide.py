@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from mailgate.render import Broken, Catalogue, Renderer, Template, built_in_root
+from mailgate.render.budget import WORK
 from mailgate.render.catalogue import _MANIFEST_KEYS
 from mailgate.render.filters import FILTERS
-from mailgate.render.budget import WORK
 from mailgate.render.template import RESERVED
 
 GUIDE = (Path(__file__).parents[3] / "docs" / "templates.md").read_text("utf-8")

@@ -1,0 +1,66 @@
+"""What a turn at the journal writes and what it leaves: values between take and settle.
+
+Owns the outcome that waits to be written, and small pure decisions about turns.
+Never touches the journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mailgate.dispatch.take import Take
+from mailgate.journal.arrivals import BucketKey
+from mailgate.journal.leases import Orphan
+from mailgate.journal.settling import Settlement
+from mailgate.model.message import Claim
+from mailgate.model.outcome import Kind, Outcome
+from mailgate.model.state import WAITING, State
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An outcome that waits to be written."""
+
+    settlement: Settlement
+    kind: Kind
+    slot: int
+    claim: Claim
+    outcome: Outcome
+    duration_ms: int
+
+
+def moved_on(take: Take, batch: Sequence[Ended], now: int) -> bool:
+    """Whether a turn that claimed nothing left something due behind it all the same.
+
+    It ended or put off what stood in front, or settled what is due again at once (a
+    failover).
+    """
+    return bool(take.turn.expired or take.turn.waiting) or any(
+        e.settlement.path[-1] in WAITING and e.settlement.due_at <= now for e in batch
+    )
+
+
+def given_back(strays: Iterable[Orphan], now: int) -> list[Settlement]:
+    """What becomes of rows that a transaction of unknown end claimed: nobody sent them."""
+    return [
+        Settlement(
+            recipient_id=o.recipient_id,
+            message_id=o.message_id,
+            token=o.token,
+            path=(State.QUEUED,),
+            due_at=now,
+            suspect=o.suspect,
+            note="claimed by a transaction whose end was not known: not sent",
+        )
+        for o in strays
+    ]
+
+
+def routed(bucket: BucketKey, relay: str) -> BucketKey:
+    """The bucket's route from the relay on that was really used."""
+    if relay not in bucket.route:
+        return BucketKey(bucket.lane, bucket.producer, (relay,), bucket.domain)
+    at = bucket.route.index(relay)
+    route = bucket.route[at:] + bucket.route[:at]
+    return BucketKey(bucket.lane, bucket.producer, route, bucket.domain)
