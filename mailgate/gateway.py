@@ -13,7 +13,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from mailgate import log
-from mailgate.config.shape import Config, Rate
+from mailgate.config.shape import Config
+from mailgate.config.terms import Rate
 from mailgate.config.urls import is_redis
 from mailgate.delivery.conversation import Gate, Marker
 from mailgate.delivery.lease import ProcessLease

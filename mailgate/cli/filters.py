@@ -113,7 +113,7 @@ def moment(text: str | None, option: str) -> int | None:
         return None
     now = datetime.now(UTC)
     if re.fullmatch(r"\d+(\.\d+)?\s*(s|m|h|d|w)", text):
-        from mailgate.config.shape import parse_duration
+        from mailgate.config.terms import parse_duration
 
         return max(0, int((now.timestamp() - parse_duration(text)) * 1000))
     try:

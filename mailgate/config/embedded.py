@@ -10,7 +10,8 @@ import hashlib
 import tempfile
 from pathlib import Path
 
-from mailgate.config.shape import Broker, Config, Journal, Relay
+from mailgate.config.relays import Relay
+from mailgate.config.shape import Broker, Config, Journal
 from mailgate.model.address import Address
 
 #: The relay that stands for the local inbox.

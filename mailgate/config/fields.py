@@ -19,7 +19,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from mailgate.config import shape
+from mailgate.config import shape, terms
 from mailgate.model.address import Address
 
 #: What is written in place of a name that the operator chooses.
@@ -127,7 +127,7 @@ def _say(kind: Any, bounds: Sequence[Any]) -> str:
         return "one of " + _quoted(typing.get_args(kind))
     if isinstance(kind, type) and issubclass(kind, Enum):
         return "one of " + _quoted([member.value for member in kind])
-    if kind is float and any(getattr(b, "func", None) is shape.parse_duration for b in bounds):
+    if kind is float and any(getattr(b, "func", None) is terms.parse_duration for b in bounds):
         return "a duration such as '250ms', '30s', '4h' or '3d'" + _range(bounds, seconds=True)
     if kind is int:
         return "a whole number" + _range(bounds)
@@ -135,7 +135,7 @@ def _say(kind: Any, bounds: Sequence[Any]) -> str:
         return "a number" + _range(bounds)
     if kind is str and (pattern := next((p for b in bounds if (p := _pattern(b))), None)):
         return _PATTERNS[pattern]
-    if any(getattr(b, "func", None) is shape.parse_receivers for b in bounds):
+    if any(getattr(b, "func", None) is terms.parse_receivers for b in bounds):
         return "an address such as 'ann@example.com', or '*@example.com' for everyone there"
     return _WORDS[kind]
 
@@ -150,14 +150,14 @@ _WORDS: dict[Any, str] = {
     bool: "true or false",
     str: "a text",
     Path: "a path",
-    shape.Rate: "a rate such as '14/s', '100/m', '20/h' or '14/s burst 20'",
+    terms.Rate: "a rate such as '14/s', '100/m', '20/h' or '14/s burst 20'",
     Address: "an address such as 'ann@example.com' or 'Ann Bell <ann@example.com>'",
 }
 
 
 _PATTERNS = {
-    _pattern(typing.get_args(shape.Name)[1]): "a name of a-z, 0-9, '-' and '_' (at most 63)",
-    _pattern(typing.get_args(shape.Host)[1]): "a host name or address",
+    _pattern(typing.get_args(terms.Name)[1]): "a name of a-z, 0-9, '-' and '_' (at most 63)",
+    _pattern(typing.get_args(terms.Host)[1]): "a host name or address",
 }
 
 
@@ -175,7 +175,7 @@ def _quoted(values: Sequence[Any]) -> str:
 
 
 def _range(bounds: Sequence[Any], *, seconds: bool = False) -> str:
-    say = shape.format_duration if seconds else str
+    say = terms.format_duration if seconds else str
     low: Any = next((b.ge for b in bounds if isinstance(b, Ge)), None)
     above: Any = next((b.gt for b in bounds if isinstance(b, Gt)), None)
     high: Any = next((b.le for b in bounds if isinstance(b, Le)), None)

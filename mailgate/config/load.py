@@ -18,8 +18,9 @@ from mailgate.config import urls
 from mailgate.config.environment import PREFIX, Setting, settings
 from mailgate.config.faults import ConfigError, ConfigFault, Draft, validated
 from mailgate.config.fields import Place, allowed, place
+from mailgate.config.relays import Relay
 from mailgate.config.review import masked, warnings
-from mailgate.config.shape import Config, Relay
+from mailgate.config.shape import Config
 
 __all__ = [
     "ConfigError",

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from mailgate.config import urls
-from mailgate.config.shape import Config, format_duration
+from mailgate.config.shape import Config
+from mailgate.config.terms import format_duration
 
 #: RFC 5321 section 4.5.3.2.6 asks for ten minutes after the dot.
 _DOT_TIMEOUT = 600.0

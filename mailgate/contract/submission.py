@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from mailgate.config.shape import parse_duration
+from mailgate.config.terms import parse_duration
 from mailgate.contract import fields
 from mailgate.contract.faults import RefusedRecipient, broken, broken_at
 from mailgate.contract.rules import ALIASES, DATA_ALIASES, between, canonical, renamed

@@ -11,7 +11,8 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from mailgate.config.shape import Config, Stream
+from mailgate.config.shape import Config
+from mailgate.config.streams import Stream
 from mailgate.delivery import spool as spools
 from mailgate.delivery.recovery import judge
 from mailgate.delivery.spool import Spool

@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from mailgate.config.shape import Config, Stream
+from mailgate.config.shape import Config
+from mailgate.config.streams import Stream
 from mailgate.delivery.conversation import Marks, Permit, Render, Send, Trouble, converse
 from mailgate.delivery.lease import ProcessLease
 from mailgate.delivery.retry import settle

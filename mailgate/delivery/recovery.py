@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from mailgate.config.shape import Stream
+from mailgate.config.streams import Stream
 from mailgate.delivery.retry import backoff_wait
 from mailgate.delivery.spool import Mark
 from mailgate.journal.leases import Orphan

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mailgate.config.shape import Backoff, Stream
+from mailgate.config.streams import Backoff, Stream
 from mailgate.journal.arrivals import BucketKey
 from mailgate.journal.settling import Attempt, Settlement
 from mailgate.model.message import Claim

@@ -11,7 +11,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mailgate.config.shape import Config, format_duration
+from mailgate.config.shape import Config
+from mailgate.config.terms import format_duration
 from mailgate.dispatch.lanes import Shares, pick
 from mailgate.journal.arrivals import BucketKey
 from mailgate.journal.database import Connection, Database

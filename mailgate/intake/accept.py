@@ -15,7 +15,8 @@ from datetime import datetime
 from hashlib import blake2b
 from typing import Any, Protocol
 
-from mailgate.config.shape import Config, Stream
+from mailgate.config.shape import Config
+from mailgate.config.streams import Stream
 from mailgate.contract.faults import Fault
 from mailgate.contract.read import Refusal, read, remainder
 from mailgate.contract.submission import Submission

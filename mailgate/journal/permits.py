@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from mailgate.config.shape import Rate
+from mailgate.config.terms import Rate
 from mailgate.journal.database import Database, JournalAway, packed
 from mailgate.limits.clock import LOOKS, StoreClock, answers, waits
 from mailgate.limits.rules import (

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mailgate.config.shape import Rate
+from mailgate.config.terms import Rate
 from mailgate.limits.rules import ON_THE_WAY, Ask, Grant, Refusal, Verdict, validity
 
 #: How often a store's clock is looked at before the first permit, at most.

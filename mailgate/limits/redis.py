@@ -31,7 +31,7 @@ from redis.exceptions import ConnectionError as ServerUnreachable
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as ServerSilent
 
-from mailgate.config.shape import Rate
+from mailgate.config.terms import Rate
 from mailgate.limits.clock import LOOKS, StoreClock, answers, waits
 from mailgate.limits.rules import (
     MAX_AHEAD,

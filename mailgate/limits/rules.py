@@ -40,7 +40,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
-from mailgate.config.shape import Rate
+from mailgate.config.terms import Rate
 
 #: A permit is valid for this share of its limit's period, and no longer than so many seconds.
 #: It is what a limit loses: 1.5%.

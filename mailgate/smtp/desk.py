@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mailgate.config.shape import Relay
+from mailgate.config.relays import Relay
 from mailgate.model.outcome import Outcome, Reply, Scope, untouched
 from mailgate.model.state import Phase
 from mailgate.smtp.backoff import SetupBackoff

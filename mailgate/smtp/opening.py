@@ -17,7 +17,7 @@ from aiosmtplib.auth import auth_crammd5_verify, auth_login_encode, auth_plain_e
 from aiosmtplib.errors import SMTPException, SMTPResponseException
 from aiosmtplib.esmtp import parse_esmtp_extensions
 
-from mailgate.config.shape import Relay
+from mailgate.config.relays import Relay
 from mailgate.model.outcome import Outcome, Reply, Scope, deferred, untouched
 from mailgate.model.state import Phase
 from mailgate.smtp.classify import classify

@@ -12,7 +12,7 @@ import random as _random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-from mailgate.config.shape import Relay
+from mailgate.config.relays import Relay
 from mailgate.model.message import Envelope
 from mailgate.model.outcome import Kind, Outcome, Scope
 from mailgate.smtp.desk import Desk, Kept, PoolStats

@@ -12,7 +12,7 @@ import contextlib
 import ssl
 from typing import Protocol
 
-from mailgate.config.shape import Relay
+from mailgate.config.relays import Relay
 from mailgate.model.message import Envelope
 from mailgate.model.outcome import (
     LeaseLost,

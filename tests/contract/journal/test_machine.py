@@ -27,7 +27,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from mailgate.config.shape import Backoff, Stream
+from mailgate.config.streams import Backoff, Stream
 from mailgate.delivery.recovery import judge
 from mailgate.delivery.retry import settle
 from mailgate.delivery.spool import Mark

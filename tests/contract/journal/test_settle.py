@@ -10,7 +10,7 @@ from threading import Event, Thread
 import pytest
 import sqlalchemy as sa
 
-from mailgate.config.shape import Stream
+from mailgate.config.streams import Stream
 from mailgate.delivery.recovery import judge
 from mailgate.delivery.spool import Mark
 from mailgate.journal import leases

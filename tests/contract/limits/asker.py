@@ -13,7 +13,7 @@ import random
 import sys
 import time
 
-from mailgate.config.shape import parse_rate
+from mailgate.config.terms import parse_rate
 from mailgate.limits.rules import Ask, Grant
 from tests.contract.limits.stores import opened
 

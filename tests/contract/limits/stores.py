@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from mailgate.config.shape import Rate
+from mailgate.config.terms import Rate
 from mailgate.journal.database import Database
 from mailgate.journal.permits import JournalLimiter
 from mailgate.limits.clock import StoreClock, answers, waits

@@ -6,7 +6,7 @@ import asyncio
 import time
 from itertools import pairwise
 
-from mailgate.config.shape import Rate
+from mailgate.config.terms import Rate
 from mailgate.limits.rules import (
     ON_THE_WAY,
     Ask,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from mailgate.config.shape import Rate
+from mailgate.config.terms import Rate
 from mailgate.journal.tables import metadata
 from mailgate.limits.redis import RedisLimiter, clients
 from mailgate.limits.rules import MAX_HORIZON, Ask, Grant, Limiter, LimiterAway, Refusal

@@ -7,7 +7,7 @@ from importlib import resources
 
 import pytest
 
-from mailgate.config.shape import Rate
+from mailgate.config.terms import Rate
 from mailgate.limits.redis import spelled, understood
 from mailgate.limits.rules import COUNTED, Ask, State, admit, reach
 from tests.servers import Valkey

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mailgate.config.shape import parse_rate
+from mailgate.config.terms import parse_rate
 from tests.unit.limits.promise import allowed, fullest
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trustme
 
-from mailgate.config.shape import Relay
+from mailgate.config.relays import Relay
 from mailgate.model.message import Envelope
 from mailgate.smtp.pool import Pool
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from mailgate.config.load import ConfigError, load, resolve_password, secret_faults
-from mailgate.config.shape import Config, Rate, Relay
+from mailgate.config.relays import Relay
+from mailgate.config.shape import Config
+from mailgate.config.terms import Rate
 from mailgate.model.state import Lane
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mailgate.config.load import ConfigError, load
-from mailgate.config.shape import parse_receivers
+from mailgate.config.terms import parse_receivers
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from mailgate.config.shape import Backoff, Stream
+from mailgate.config.streams import Backoff, Stream
 from mailgate.delivery.recovery import judge
 from mailgate.delivery.spool import Mark
 from mailgate.journal.leases import Orphan

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailgate.config.shape import Backoff, Stream
+from mailgate.config.streams import Backoff, Stream
 from mailgate.delivery.retry import (
     REPLY_CAP,
     UNTOUCHED_WAIT,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mailgate.config.shape import Rate
+from mailgate.config.terms import Rate
 from mailgate.limits.rules import validity
 
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from mailgate.config.shape import Rate
+from mailgate.config.terms import Rate
 from mailgate.limits.clock import SURE, StoreClock, answers, waits
 from mailgate.limits.rules import ON_THE_WAY, Ask, Grant, Refusal, Verdict
 
