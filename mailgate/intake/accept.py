@@ -96,6 +96,7 @@ def decide(delivery: Delivery, config: Config, check_data: CheckData) -> Arrival
         body_hash=said.body_hash,
         source=delivery.source,
         stream=stream_name,
+        sender=sender.email,
         template=said.template,
         body=letter_text(
             sender=sender,

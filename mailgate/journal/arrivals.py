@@ -73,6 +73,8 @@ class Arrival:
     body_hash: str
     source: str
     stream: str
+    #: The From address in wire form.
+    sender: str
     body: str
     recipients: tuple[NewRecipient, ...]
     raw: bytes
@@ -113,6 +115,7 @@ _MESSAGE = {
     "identity": "text",
     "body_hash": "text",
     "stream": "text",
+    "sender": "text",
     "template": "text",
     "accepted_at": "bigint",
     "send_at": "bigint",
@@ -396,6 +399,7 @@ def _message_row(id_: int, a: Arrival, now: int) -> tuple[object, ...]:
         a.identity,
         a.body_hash,
         a.stream,
+        a.sender,
         a.template,
         now,
         a.send_at,

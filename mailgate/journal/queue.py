@@ -38,12 +38,19 @@ class Head:
     email: str
     producer: str
     stream: str
+    #: The From address in wire form.
+    sender: str
     template: str | None
     throttle: str | None
     token: int
     suspect: bool
     charged: bool
     expires_at: int | None
+
+    @property
+    def domain(self) -> str:
+        """The destination: what follows the @-sign of the address."""
+        return self.email.rpartition("@")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +86,7 @@ class Queue:
         )
         heads = (
             "SELECT r.id, r.message_id, r.email, r.token, r.suspect, r.charged, r.expires_at,"
-            " m.producer, m.stream, m.template, m.throttle"
+            " m.producer, m.stream, m.sender, m.template, m.throttle"
             " FROM recipients r JOIN messages m ON m.id = r.message_id"
             f" WHERE r.bucket_id = :bucket AND r.{waiting} AND r.due_at <= :now"
         )
@@ -272,7 +279,7 @@ def quiet_since(connection: sa.Connection, since: int) -> bool:
 def _head(bucket: Bucket, row: Any) -> Head:
     # By position: a name is looked up in each row anew.
     id_, message_id, email, token, suspect, charged, expires_at, *said = row
-    producer, stream, template, throttle = said
+    producer, stream, sender, template, throttle = said
     return Head(
         id_,
         message_id,
@@ -280,6 +287,7 @@ def _head(bucket: Bucket, row: Any) -> Head:
         email,
         producer,
         stream,
+        sender,
         template,
         throttle,
         token,

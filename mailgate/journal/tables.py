@@ -45,6 +45,8 @@ messages = Table(
     Column("identity", String(400), nullable=False),
     Column("body_hash", String(64), nullable=False),
     Column("stream", String(63), nullable=False),
+    # The From address in wire form: limits and breakers go by it, so it stands outside the body.
+    Column("sender", String(254), nullable=False),
     Column("template", String(64)),
     Column("accepted_at", BigInteger, nullable=False),
     Column("send_at", BigInteger),

@@ -94,6 +94,7 @@ def upgrade() -> None:
     sa.Column('identity', sa.String(length=400), nullable=False),
     sa.Column('body_hash', sa.String(length=64), nullable=False),
     sa.Column('stream', sa.String(length=63), nullable=False),
+    sa.Column('sender', sa.String(length=254), nullable=False),
     sa.Column('template', sa.String(length=64), nullable=True),
     sa.Column('accepted_at', sa.BigInteger(), nullable=False),
     sa.Column('send_at', sa.BigInteger(), nullable=True),

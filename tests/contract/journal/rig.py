@@ -51,6 +51,7 @@ def arrival(key: str, *emails: str, bucket: BucketKey = BUCKET, **changes: Any) 
         "body_hash": f"hash of {key}",
         "source": "test",
         "stream": "transactional",
+        "sender": "shop@example.com",
         "body": body,
         "recipients": tuple(
             NewRecipient(kind, e, "", bucket, own) for e in emails or (f"{key}@example.org",)

@@ -123,6 +123,12 @@ def test_heads_are_the_longest_due(journal: Rig) -> None:
     assert [h.email[:2] for h in journal.heads(2)] == ["x2", "x0"]
 
 
+def test_a_head_knows_its_sender_and_its_destination(journal: Rig) -> None:
+    journal.add(1, sender="news@example.net")
+    [head] = journal.heads()
+    assert (head.sender, head.domain) == ("news@example.net", "example.org")
+
+
 def test_a_closed_bucket_is_passed_over(journal: Rig) -> None:
     journal.add(1, "a")
     journal.add(1, "b", bucket=BucketKey(Lane.HIGH, "shop", ("first",)))

@@ -101,6 +101,13 @@ def test_a_stream_says_lane_relays_and_envelope_sender() -> None:
     assert json.loads(a.body)["mail_from"] == ""
 
 
+def test_the_sender_is_the_from_address_whoever_says_it() -> None:
+    assert accepted().sender == "shop@example.com"
+    assert accepted({**SMALL, "stream": "bulk"}).sender == "news@example.com"
+    said = accepted({**SMALL, "from": "Me <Me@Bücher.Example>"})
+    assert said.sender == "Me@xn--bcher-kva.example"
+
+
 def test_everything_that_was_said_is_kept() -> None:
     a = accepted(
         {
