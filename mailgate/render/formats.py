@@ -141,9 +141,10 @@ def filesize(context: Context, value: Any, locale: str | None = None) -> str:
     while size >= 1000 and step < len(_SIZES) - 1:
         step, size = step + 1, size / 1000
     rounded = round(size, 1 if size < 10 and step else 0)
-    return units.format_unit(
+    text = units.format_unit(
         rounded, f"digital-{_SIZES[step]}", length="short", locale=_language(context, locale)
     )
+    return text.replace(" ", "\u00a0")
 
 
 def _language(context: Context, locale: str | None) -> Locale:

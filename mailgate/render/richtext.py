@@ -29,6 +29,7 @@ LINKS = frozenset({"https", "mailto"})
 MAX_CHARACTERS, MAX_DEPTH = 50_000, 20
 
 _TAG = re.compile(r"<(/?)([a-z][a-z0-9]*)")
+_DEAD_LINK = re.compile(r"<a>(.*?)</a>", re.DOTALL)
 _VOID = frozenset({"br", "hr"})
 _CONTROLS = dict.fromkeys((*range(9), 11, 12, *range(14, 32), 127, 0xFFFE, 0xFFFF), 0xFFFD)
 
@@ -56,6 +57,8 @@ def richtext(value: Any) -> Markup:
         )
     except UnicodeEncodeError:  # a lone surrogate, which JSON can write
         raise RenderError("data_invalid", "|richtext was given half a character") from None
+    # A link that leads nowhere is words.
+    html = _DEAD_LINK.sub(r"\1", html)
     depth = deepest = 0
     for closing, tag in _TAG.findall(html):
         if tag not in _VOID:

@@ -62,12 +62,12 @@ def written(expression: str, locale: str = "en", **data: Any) -> str:
         ("1234567|number", "en", "1,234,567"),
         ('1234.5|number(1, ".", ",")', "en", "1.234,5"),
         ("(-0.5)|number(1)", "en", "-0.5"),
-        ("4200000|filesize", "en", "4.2 MB"),
-        ("4200000|filesize", "de", "4,2 MB"),
-        ("4200000|filesize", "zh-CN", "4.2 MB"),
-        ("0|filesize", "en", "0 byte"),
-        ("99999|filesize", "en", "100 kB"),
-        ("9999999999999999|filesize", "en", "10,000 TB"),
+        ("4200000|filesize", "en", "4.2\u00a0MB"),
+        ("4200000|filesize", "de", "4,2\u00a0MB"),
+        ("4200000|filesize", "zh-CN", "4.2\u00a0MB"),
+        ("0|filesize", "en", "0\u00a0byte"),
+        ("99999|filesize", "en", "100\u00a0kB"),
+        ("9999999999999999|filesize", "en", "10,000\u00a0TB"),
     ],
 )
 def test_each_language_has_its_way(expression: str, locale: str, expected: str) -> None:

@@ -28,10 +28,10 @@ def left(html: str) -> str:
         ("<script>alert(1)</script><style>p{}</style>a", "a"),
         ('<a href="https://x.example/?a=1&amp;b=2">x</a>',) * 2,
         ('<a href="mailto:a@x.ex" target="_blank">x</a>', '<a href="mailto:a@x.ex">x</a>'),
-        ('<a href="javascript:alert(1)">x</a>', "<a>x</a>"),
-        ('<a href="JaVa&#10;Script:alert(1)">x</a>', "<a>x</a>"),
-        ('<a href="http://x.example">x</a>', "<a>x</a>"),
-        ('<a href="/relative">x</a>', "<a>x</a>"),
+        ('<a href="javascript:alert(1)">x</a>', "x"),
+        ('<a href="JaVa&#10;Script:alert(1)">x</a>', "x"),
+        ('<a href="http://x.example">x</a>', "x"),
+        ('<a href="/relative">x</a>', "x"),
         ('<a href="https://x.example/ü &quot;">x</a>', '<a href="https://x.example/%C3%BC%20%22">x</a>'),
         ('<img src="https://spy.example/1.gif">a', "a"),
         ("</div></td></tr></table>a", "a"),
@@ -80,7 +80,8 @@ def test_nothing_else_comes_through(pieces: list[str]) -> None:
     for node in box.iterdescendants():
         assert node.tag in TAGS
         assert set(node.attrib) <= {"href"}
-        assert node.get("href", "https:").startswith(("https:", "mailto:"))
+        if node.tag == "a":
+            assert node.get("href").startswith(("https:", "mailto:"))
 
 
 def test_it_is_styled_and_every_message_stays_right(renderer_of: Callable[..., Renderer]) -> None:
