@@ -39,6 +39,17 @@ class Scope(StrEnum):
     SENDER = "sender"
 
 
+class Suppress(StrEnum):
+    """Whether a failure keeps later mail from the address."""
+
+    #: The address was not to blame, or nothing proves it.
+    NEVER = "never"
+    #: The address does not exist or takes no mail any more.
+    NOW = "now"
+    #: The address may be to blame: when it fails so again, days later.
+    AGAIN = "again"
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """An SMTP reply as it came: ``code`` 0 when the relay said nothing."""
@@ -65,7 +76,7 @@ class Outcome:
     reply: Reply
     error_class: str = ""
     scope: Scope = Scope.RECIPIENT
-    suppress: bool = False
+    suppress: Suppress = Suppress.NEVER
     retry_after: float | None = None
 
     @property
@@ -84,11 +95,13 @@ def deferred(
     error_class: str,
     scope: Scope = Scope.RECIPIENT,
     retry_after: float | None = None,
+    suppress: Suppress = Suppress.NEVER,
 ) -> Outcome:
-    return Outcome(Kind.DEFER, phase, reply, error_class, scope, retry_after=retry_after)
+    """``suppress`` is for when it is given up: the last of the tries is the address's failure."""
+    return Outcome(Kind.DEFER, phase, reply, error_class, scope, suppress, retry_after)
 
 
-def bounced(phase: Phase, reply: Reply, error_class: str, *, suppress: bool) -> Outcome:
+def bounced(phase: Phase, reply: Reply, error_class: str, *, suppress: Suppress) -> Outcome:
     return Outcome(Kind.BOUNCE, phase, reply, error_class, Scope.RECIPIENT, suppress)
 
 

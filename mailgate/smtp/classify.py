@@ -17,27 +17,49 @@ from mailgate.smtp.rules import RULES, Rule
 #: Words are looked for in so much of a reply: the relay could make it long.
 READ = 1000
 
-_LATER = re.compile(r"again|retry|later|wait|gr[ae]y.?list|slow|defer|resend", re.IGNORECASE)
+_LATER = re.compile(r"again|retry|later|wait|gr[ae]y.?list|slow|defer|resend|back", re.IGNORECASE)
+_UNIT = (
+    r"(ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?)(?![a-z]|\.\d|/)"
+)
+_NUMBER = r"(\d{1,6}(?:\.\d{1,3})?|an?|one)"
+# "in 5 minutes", "after 1 hour and 30 minutes", "for 90s", "in 00:05:00", "retry after: 300".
 _WHEN = re.compile(
     r"\b(?:in|after|wait|for|within|retry\w{0,4}|again)\b[\s:=]{0,3}"
-    r"(?:at least |another |about )?"
-    r"(?:(?P<h>\d{1,3}):(?P<m>\d\d):(?P<s>\d\d)|(?P<n>\d{1,6})\s?(?P<unit>[smh])[a-z]{0,6}\b)",
+    r"(?:at least |another |about |approximately )?"
+    r"(?:(?P<h>\d{1,3}):(?P<m>\d\d):(?P<s>\d\d)\b"
+    rf"|{_NUMBER}[\s-]?{_UNIT}(?:(?:,? and |,? ?)(\d{{1,2}})\s?{_UNIT})?)"
+    r"|\bretry.after[\s:=]{1,3}(?P<bare>\d{1,6})\b(?!\s?[a-z.:/-])",
     re.IGNORECASE,
 )
-_SECONDS = {"s": 1, "m": 60, "h": 3600}
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def retry_after(text: str) -> float | None:
-    """The wait in seconds that a reply asks for: "try again in 5 minutes", "in 00:05:00"."""
+    """The wait in seconds that a reply asks for: "try again in 5 minutes", "in 00:05:00".
+
+    It is the relay's wish: who schedules by it caps it.
+    """
     text = text[:READ]
     if _LATER.search(text) is None:
         return None
     found = _WHEN.search(text)
     if found is None:
         return None
-    if found["n"]:
-        return float(int(found["n"]) * _SECONDS[found["unit"].lower()])
-    return float(int(found["h"]) * 3600 + int(found["m"]) * 60 + int(found["s"]))
+    if found["bare"]:
+        return float(found["bare"])
+    if found["h"]:
+        return float(int(found["h"]) * 3600 + int(found["m"]) * 60 + int(found["s"]))
+    _, _, _, many, unit, more, smaller, _ = found.groups()
+    wait = _times(many, unit)
+    return wait + _times(more, smaller) if more else wait
+
+
+def _times(number: str, unit: str) -> float:
+    unit = unit.lower()
+    if unit.startswith("milli"):
+        unit = "ms"
+    each = _SECONDS["ms"] if unit == "ms" else _SECONDS[unit[0]]
+    return (float(number) if number[0].isdigit() else 1.0) * each
 
 
 class Table:
@@ -89,7 +111,7 @@ class Table:
             case _:
                 wait = retry_after(reply.text)
                 wait = rule.wait if wait is None else wait
-                return deferred(phase, reply, rule.error_class, rule.scope, wait)
+                return deferred(phase, reply, rule.error_class, rule.scope, wait, rule.suppress)
 
 
 def _detail(spec: str) -> str:

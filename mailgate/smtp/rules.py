@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mailgate.model.outcome import Kind, Scope
+from mailgate.model.outcome import Kind, Scope, Suppress
 from mailgate.model.state import Phase
 from mailgate.smtp import wording
 
@@ -28,8 +28,8 @@ class Rule:
     ``codes`` are basic codes or their beginnings (``"4 552"``). ``enhanced`` are
     subject and detail of RFC 3463 without the class, which the basic code gives
     (``"2.2 7.*"``). ``text`` is looked for anywhere, without case. ``wait`` is how
-    long to defer (seconds) when the reply names no time. ``suppress`` counts only
-    for a bounce, whose scope is always the recipient.
+    long to defer (seconds) when the reply names no time. ``suppress`` is for what
+    is the recipient's alone: a bounce, or a deferral when it is given up.
     """
 
     kind: Kind
@@ -39,13 +39,14 @@ class Rule:
     codes: str = ""
     enhanced: str = ""
     text: str = ""
-    suppress: bool = False
+    suppress: Suppress = Suppress.NEVER
     wait: float | None = None
 
 
 _LATER, _FAIL, _BOUNCE, _NOTHING = Kind.DEFER, Kind.FAIL, Kind.BOUNCE, Kind.UNTOUCHED
 _SITE, _LINK, _DOMAIN = Scope.RELAY, Scope.CONNECTION, Scope.DOMAIN
 _SENDER, _LETTER, _WHO = Scope.SENDER, Scope.MESSAGE, Scope.RECIPIENT
+_NOW, _AGAIN = Suppress.NOW, Suppress.AGAIN
 _CONNECT = frozenset({Phase.CONNECT, Phase.GREETING})
 _EHLO = frozenset({Phase.EHLO})
 _TLS = frozenset({Phase.STARTTLS})
@@ -84,10 +85,17 @@ RULES: tuple[Rule, ...] = (
     # Later.
     Rule(_LATER, "relay_closing", _LINK, _MESSAGE, "421"),
     Rule(_LATER, "too_many_recipients", _LINK, _MESSAGE, "4", "5.3"),
-    Rule(_LATER, "mailbox_full", _WHO, _ADDRESS, "4", "2.2", wait=3600),
+    # RFC 5321 section 4.5.3.1.10: the one 552 that is to be treated as temporary.
+    Rule(_LATER, "too_many_recipients", _LINK, _RCPT, "552", "5.3"),
+    Rule(_LATER, "too_many_recipients", _LINK, _RCPT, "552", text=wording.RECIPIENTS),
+    # Tencent says 550 for minutes of too many connections.
+    Rule(_LATER, "rate_limited", _DOMAIN, _MESSAGE, "550", text=wording.TENCENT, wait=1800),
+    Rule(_LATER, "mailbox_full", _WHO, _ADDRESS, "4", "2.2", wait=3600, suppress=_AGAIN),
     Rule(_LATER, "relay_full", _SITE, _MESSAGE, "4", "3.1"),
     Rule(_LATER, "relay_trouble", _SITE, _MESSAGE, "4", "3.*"),
-    Rule(_LATER, "mailbox_full", _WHO, _ADDRESS, "4", text=wording.FULL, wait=3600),
+    Rule(_LATER, "relay_full", _SITE, _MESSAGE, "4", text=wording.NO_SPACE),
+    Rule(_LATER, "mailbox_full", _WHO, _ADDRESS, "4", text=wording.FULL, wait=3600,
+         suppress=_AGAIN),
     Rule(_LATER, "relay_full", _SITE, _MAIL, "452"),
     Rule(_LATER, "routing_trouble", _DOMAIN, _MESSAGE, "4", "4.*"),
     Rule(_LATER, "sender_deferred", _SENDER, _MESSAGE, "4", "1.7 1.8"),
@@ -113,28 +121,42 @@ RULES: tuple[Rule, ...] = (
     Rule(_FAIL, "routing_loop", _LETTER, _MESSAGE, "5", text=wording.LOOP),
     Rule(_FAIL, "policy", _DOMAIN, _MESSAGE, "5", text=wording.OURSELVES),
 
+    # The recipient's own choice, in the words of Facebook and of sieves.
+    Rule(_BOUNCE, "recipient_refuses", _WHO, _ADDRESS, "5", text=wording.UNWANTED),
+
     # Never, and the mailbox lives: it does not take this one now.
     Rule(_BOUNCE, "recipient_rate", _WHO, _ADDRESS, "5", "2.1", r"\brate\b|too (many|fast|much)"),
-    Rule(_BOUNCE, "mailbox_full", _WHO, _ADDRESS, "5", "2.2"),
-    Rule(_BOUNCE, "mailbox_full", _WHO, _ADDRESS, "5", text=wording.FULL),
+    Rule(_BOUNCE, "mailbox_full", _WHO, _ADDRESS, "5", "2.2", suppress=_AGAIN),
+    # What is too much from us, or more than the relay can store, is no mailbox's fault.
+    Rule(_FAIL, "rate_limited", _DOMAIN, _MESSAGE, "5", text=wording.THROTTLED),
+    Rule(_FAIL, "rate_limited", _DOMAIN, _MESSAGE, "5", text=wording.CONNECTIONS),
+    Rule(_FAIL, "relay_full", _DOMAIN, _MESSAGE, "5", text=wording.NO_SPACE),
+    Rule(_BOUNCE, "mailbox_full", _WHO, _ADDRESS, "5", text=wording.FULL, suppress=_AGAIN),
 
+    # Our standing, said beside anything about the address, is what was judged.
+    Rule(_FAIL, "policy", _DOMAIN, _MESSAGE, "5", text=wording.STANDING),
     # Never, and the address does not exist: said in words, then in codes (RFC 7504, 7505).
-    Rule(_BOUNCE, "no_mail_domain", _WHO, _RCPT, "556", suppress=True),
-    Rule(_BOUNCE, "no_mail_domain", _WHO, _RCPT, "5", "1.10", suppress=True),
+    Rule(_BOUNCE, "no_mail_domain", _WHO, _RCPT, "556", suppress=_NOW),
+    # Microsoft means "recipient not found" by 5.1.10 and, with these words, by 5.4.1.
+    Rule(_BOUNCE, "unknown_address", _WHO, _RCPT, "5", "1.10 4.1", wording.MICROSOFT,
+         suppress=_NOW),
+    Rule(_BOUNCE, "no_mail_domain", _WHO, _RCPT, "5", "1.10", suppress=_NOW),
     # Under a policy code (x.7.x) such words say less: it ends, and suppresses nothing.
     Rule(_BOUNCE, "unknown_address", _WHO, _RCPT, "5", "7.*", wording.UNKNOWN),
-    Rule(_BOUNCE, "unknown_address", _WHO, _RCPT, "5", text=wording.UNKNOWN, suppress=True),
-    Rule(_BOUNCE, "unknown_domain", _WHO, _RCPT, "5", text=wording.NO_DOMAIN, suppress=True),
-    Rule(_BOUNCE, "moved", _WHO, _RCPT, "5", text=wording.MOVED, suppress=True),
+    Rule(_BOUNCE, "unknown_address", _WHO, _RCPT, "5", text=wording.UNKNOWN, suppress=_NOW),
+    Rule(_BOUNCE, "unknown_domain", _WHO, _RCPT, "5", text=wording.NO_DOMAIN, suppress=_NOW),
+    Rule(_BOUNCE, "moved", _WHO, _RCPT, "5", text=wording.MOVED, suppress=_NOW),
     # After the content the same words often hide a filter: RCPT had been accepted.
     Rule(_BOUNCE, "unknown_address", _WHO, _CONTENT, "5", text=wording.UNKNOWN),
     Rule(_FAIL, "infected", _LETTER, _MESSAGE, "5", text=wording.VIRUS),
     Rule(_FAIL, "policy", _DOMAIN, _MESSAGE, "5", text=wording.POLICY),
-    Rule(_BOUNCE, "moved", _WHO, _RCPT, "5", "1.6", suppress=True),
-    Rule(_BOUNCE, "unknown_address", _WHO, _RCPT, "5", "1.1 1.3", suppress=True),
-    Rule(_BOUNCE, "unknown_domain", _WHO, _RCPT, "5", "1.2 4.4", suppress=True),
-    Rule(_BOUNCE, "disabled", _WHO, _RCPT, "5", "2.1", wording.DISABLED, suppress=True),
-    Rule(_BOUNCE, "disabled", _WHO, _RCPT, "5", "2.1"),
+    Rule(_BOUNCE, "moved", _WHO, _RCPT, "5", "1.6", suppress=_NOW),
+    Rule(_BOUNCE, "unknown_address", _WHO, _RCPT, "5", "1.1 1.3", suppress=_NOW),
+    Rule(_BOUNCE, "unknown_domain", _WHO, _RCPT, "5", "1.2", suppress=_NOW),
+    # "Unable to route" may as well be the relay's own DNS.
+    Rule(_BOUNCE, "unknown_domain", _WHO, _RCPT, "5", "4.4"),
+    Rule(_BOUNCE, "disabled", _WHO, _RCPT, "5", "2.1", wording.DISABLED, suppress=_NOW),
+    Rule(_BOUNCE, "disabled", _WHO, _RCPT, "5", "2.1", suppress=_AGAIN),
     Rule(_BOUNCE, "disabled", _WHO, _ADDRESS, "5", text=wording.DISABLED),
 
     # Never: the rest by subject, then by phase.
@@ -143,8 +165,12 @@ RULES: tuple[Rule, ...] = (
     Rule(_FAIL, "routing_trouble", _DOMAIN, _MESSAGE, "5", "4.*"),
     Rule(_FAIL, "content_refused", _LETTER, _MESSAGE, "5", "6.*"),
     Rule(_FAIL, "content_refused", _LETTER, _CONTENT, "5", text=wording.MALFORMED),
-    # A bare refusal at RCPT may be the address or may be us: it ends, and suppresses nothing.
-    Rule(_BOUNCE, "recipient_refused", _WHO, _RCPT, "5"),
+    Rule(_FAIL, "relay_trouble", _DOMAIN, _MESSAGE, "5", text=wording.TROUBLE),
+    Rule(_FAIL, "command_refused", _LETTER, _RCPT, "500 502"),
+    # A refusal that names a network address is about ours.
+    Rule(_FAIL, "policy", _DOMAIN, _RCPT, "5", text=wording.NETWORK),
+    # A bare refusal at RCPT may be the address or may be us: it ends, and counts as a hint.
+    Rule(_BOUNCE, "recipient_refused", _WHO, _RCPT, "5", suppress=_AGAIN),
     Rule(_FAIL, "message_refused", _LETTER, _CONTENT, "5"),
 )
 # fmt: on

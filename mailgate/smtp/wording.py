@@ -37,14 +37,32 @@ FULL = _any(
     r"over\W?quota",
     r"quota (is )?(full|reached|violation)",
     r"exceed\w{0,6}.{0,30}(quota|storage)",
-    r"(insufficient|not enough|no) (disk |storage )?(space|storage)",
+    r"(mailbox|mail box|inbox|account|user).{0,40}(insufficient|not enough|no) (disk |storage )?"
+    r"(space|storage)",
     r"no room\b",
+)
+#: The relay's own disk, unless a mailbox is named.
+NO_SPACE = r"\A(?!.{0,300}(mailbox|mail box|inbox|account|user)).{0,300}" + (
+    r"(insufficient|not enough|no) (\w{1,20} )?(space|storage)"
 )
 
 GREYLISTED = _any(
     r"gr[ae]y.?list",
     r"first (contact|time)",
     r"not yet authorized",
+)
+
+#: RFC 5321 section 4.5.3.1.10 on 552, and those who say it in words.
+RECIPIENTS = r"too many recip|too many rcpt|recipients? (\w{1,20} )?limit|max\w{0,8} recipients"
+
+#: QQ and its company mail: for some minutes.
+TENCENT = r"(connection|ip|mail) frequency limited"
+
+#: The addressee does not want it, or not from us.
+UNWANTED = _any(
+    r"recipient.{0,3} preference",
+    r"(rejected|refused|blocked|declined) by (the |this )?(recipient|user|addressee)\b",
+    r"(user|recipient) (has )?(reject|block|decline)\w{0,3}\b(?! address)",
 )
 
 _ADDRESSEE = (
@@ -62,12 +80,44 @@ UNKNOWN = _any(
     r"no mailbox (here|by that name|found|with)",
     r"no (user|recipient|account|person)s? (\w{1,20} )?(here|found|by that|with (that|this))",
     r"not our customer|unknown to us|is not known (at|to) this",
+    # "This user doesn't have a yahoo.com account"
+    r"(does ?n.t|does not) have an? (\S{1,80} ){0,2}(account|mailbox)",
+    # "ann@example.com is no longer valid"
+    r"\S@\S{1,80} (is |was )?(not a valid|no longer valid|unknown\b|not found|does not exist)",
+    # As said in France, Germany, Spain and Italy.
+    r"(destinataire|utilisateur)s? (est )?(inconnu|invalide|inexistant)",
+    r"(empf\S{1,2}nger|benutzer|teilnehmer)\S{0,6} (ist )?(unbekannt|existiert nicht)",
+    r"(usuario|destinatario|cuenta|buz\S{1,2}n) (es )?(desconocid|no existe|inexistente)",
+    r"(utente|destinatario|casella) (\w{1,20} )?(sconosciut|inesistente)",
 )
 
-DISABLED = (
+#: Microsoft 365, where the directory does not know the recipient.
+MICROSOFT = r"recipient ?not ?found|recipient address rejected: access denied"
+
+#: Named beside whatever else: our reputation was judged, not the address.
+STANDING = _any(
+    r"black.?list|block.?list|deny.?list|dnsbl|\brbl\b|spamhaus|barracuda|sorbs|spamcop|\bcbl\b",
+    r"reputation|unsolicited|\bspam(ming|mer)?\b",
+    r"(connection|access).{0,20}(blocked|banned)|\bbanned\b",
+)
+
+#: An IP address, whoever's it may be.
+NETWORK = r"(?<![\d.])\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}(?![\d.]*\d)|\bip address\b"
+
+#: The receiver's own trouble, under a code that ends the matter.
+TROUBLE = _any(
+    r"service (is )?(currently |temporarily )?(unavailable|not available|refused?)",
+    r"transaction failed|temporar(y|ily)|try (again )?later",
+    r"(internal|system|server|configuration|database|local|software) (\w{1,20} )?"
+    r"(error|problem|failure)",
+    r"lookup fail|timed? ?out|connection refused",
+)
+
+DISABLED = _any(
     r"(user|mailbox|account|address|recipient|domain).{0,60}\b(disabled|inactive|suspended"
     r"|deactivated|closed|terminated|blocked due to inactivity|expired|not active|locked"
-    r"|cancell?ed|removed|discontinued)\b"
+    r"|cancell?ed|removed|discontinued|frozen)\b",
+    r"(disabled|inactive|suspended|deactivated) (user|mailbox|account|address|recipient)",
 )
 
 MOVED = _any(
@@ -109,6 +159,9 @@ SENDER = _any(
     r"(mail|envelope|header).?from|from (address|header|domain)",
     r"return.?path\b",
     r"not allowed to send|\bsend as\b",
+    r"\bfrom:|valid from\b",
+    # Amazon SES before an identity is verified.
+    r"address is not verified|identit(y|ies) failed the check",
 )
 
 UNAUTHENTICATED = r"\b(spf|dkim|dmarc|arc)\b|unauthenticated|sender authentication"
@@ -122,7 +175,7 @@ TOO_LARGE = _any(
     r"(message|mail|content|e-?mail|data|attachment)s?\b.{0,30}"
     r"(too (large|big|long)|exceed\w{0,6}.{0,40}size|size (exceed|limit))",
     r"exceed\w{0,6}.{0,40}(message|maximum|max|fixed) ?(message|mail)? ?size",
-    r"too big",
+    r"too big|\bline (length )?limit|line too long",
 )
 
 LOOP = _any(

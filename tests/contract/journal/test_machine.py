@@ -159,7 +159,7 @@ class Game(RuleBasedStateMachine):
         elif worker.sealed or how in ("250", "lost"):
             outcome = outcomes.untouched(Step.BODY, reply, "stopped", Scope.MESSAGE)
         elif how == "5xx":
-            outcome = outcomes.bounced(Step.RCPT, reply, "gone", suppress=False)
+            outcome = outcomes.bounced(Step.RCPT, reply, "gone", suppress=outcomes.Suppress.NEVER)
         else:
             scope = Scope.RELAY if how == "relay" else Scope.RECIPIENT
             outcome = outcomes.deferred(Step.RCPT, reply, how, scope)

@@ -22,7 +22,7 @@ from mailgate.journal.settling import Settlement
 from mailgate.model import outcome as outcomes
 from mailgate.model.address import Address
 from mailgate.model.message import Claim, Letter
-from mailgate.model.outcome import Outcome, Reply, Scope
+from mailgate.model.outcome import Outcome, Reply, Scope, Suppress
 from mailgate.model.state import Lane, Phase, State
 
 NOW = 1_800_000_000_000
@@ -108,7 +108,10 @@ def test_a_route_whose_relay_is_no_longer_the_streams_has_no_next() -> None:
     ("outcome", "path"),
     [
         (outcomes.sent(Reply(250, "2.0.0 ok")), (State.SENT,)),
-        (outcomes.bounced(Phase.RCPT, GONE, "no_such_user", suppress=True), (State.BOUNCED,)),
+        (
+            outcomes.bounced(Phase.RCPT, GONE, "no_such_user", suppress=Suppress.NOW),
+            (State.BOUNCED,),
+        ),
         (outcomes.failed(Phase.DATA, GONE, "too_large"), (State.FAILED,)),
         (outcomes.held("quarantined", "the template is broken"), (State.HELD,)),
     ],
@@ -254,7 +257,9 @@ def test_an_uncertain_one_that_may_not_be_tried_again_rests_uncertain() -> None:
 def test_bytes_are_kept_only_when_an_attempt_does_not_end_it() -> None:
     assert after(outcomes.sent(Reply(250, "ok"))).stored is None
     assert after(deferred()).stored == b"bytes"
-    assert after(outcomes.bounced(Phase.RCPT, GONE, "x", suppress=False)).stored == b"bytes"
+    assert (
+        after(outcomes.bounced(Phase.RCPT, GONE, "x", suppress=Suppress.NEVER)).stored == b"bytes"
+    )
     assert after(deferred(), content=None).stored is None
 
 

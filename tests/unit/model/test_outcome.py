@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mailgate.model import outcome as outcomes
-from mailgate.model.outcome import Kind, Outcome, Reply, Scope
+from mailgate.model.outcome import Kind, Outcome, Reply, Scope, Suppress
 from mailgate.model.state import Phase
 
 REPLY = Reply(450, "4.2.1 later", "4.2.1")
@@ -16,7 +16,7 @@ REPLY = Reply(450, "4.2.1 later", "4.2.1")
     [
         (outcomes.sent(Reply(250, "ok")), Kind.SENT, True),
         (outcomes.deferred(Phase.RCPT, REPLY, "x"), Kind.DEFER, True),
-        (outcomes.bounced(Phase.RCPT, REPLY, "x", suppress=True), Kind.BOUNCE, True),
+        (outcomes.bounced(Phase.RCPT, REPLY, "x", suppress=Suppress.NOW), Kind.BOUNCE, True),
         (outcomes.failed(Phase.DATA, REPLY, "x"), Kind.FAIL, True),
         (outcomes.uncertain("gone"), Kind.UNCERTAIN, True),
         (outcomes.untouched(Phase.AUTH, REPLY, "x"), Kind.UNTOUCHED, False),

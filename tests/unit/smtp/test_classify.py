@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailgate.model.outcome import Kind, Reply, Scope
+from mailgate.model.outcome import Kind, Reply, Scope, Suppress
 from mailgate.model.state import Phase
 from mailgate.smtp.classify import READ, Table, classify, retry_after
 from mailgate.smtp.reply import parse_reply
@@ -18,6 +18,7 @@ BEFORE_MAIL = [Phase.CONNECT, Phase.GREETING, Phase.EHLO, Phase.STARTTLS, Phase.
 D, B, F, U = Kind.DEFER, Kind.BOUNCE, Kind.FAIL, Kind.UNTOUCHED
 RELAY, LINK, DOMAIN = Scope.RELAY, Scope.CONNECTION, Scope.DOMAIN
 SENDER, MESSAGE, WHO = Scope.SENDER, Scope.MESSAGE, Scope.RECIPIENT
+NOW, AGAIN, NEVER = Suppress.NOW, Suppress.AGAIN, Suppress.NEVER
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,14 @@ SENDER, MESSAGE, WHO = Scope.SENDER, Scope.MESSAGE, Scope.RECIPIENT
         (Phase.RCPT, "451 Try later", D, "recipient_deferred", WHO),
         (Phase.RCPT, "450 4.2.1 Receiving mail too fast", D, "recipient_rate", WHO),
         (Phase.RCPT, "452 4.5.3 Too many recipients", D, "too_many_recipients", LINK),
+        (Phase.RCPT, "552 5.5.3 Too many", D, "too_many_recipients", LINK),
+        (Phase.RCPT, "552 Too many recipients", D, "too_many_recipients", LINK),
+        (Phase.DOT, "552 Too many recipients", F, "message_refused", MESSAGE),
         (Phase.RCPT, "452 4.2.2 Over quota", D, "mailbox_full", WHO),
+        (Phase.RCPT, "452 The mailbox of this person has no room", D, "mailbox_full", WHO),
+        (Phase.RCPT, "452 Not enough disk space here", D, "relay_full", RELAY),
+        (Phase.RCPT, "552 Not enough disk space here", F, "relay_full", DOMAIN),
+        (Phase.RCPT, "552 No storage space in this mailbox: over quota", B, "mailbox_full", WHO),
         (Phase.RCPT, "552 5.2.2 Over quota", B, "mailbox_full", WHO),
         (Phase.RCPT, "550 5.1.1 No", B, "unknown_address", WHO),
         (Phase.RCPT, "550 No such user here", B, "unknown_address", WHO),
@@ -67,7 +75,26 @@ SENDER, MESSAGE, WHO = Scope.SENDER, Scope.MESSAGE, Scope.RECIPIENT
         (Phase.RCPT, "554 5.7.1 Relay access denied", F, "relaying_denied", RELAY),
         (Phase.RCPT, "550 Sorry", B, "recipient_refused", WHO),
         (Phase.RCPT, "550 5.7.1 Sorry", F, "policy", DOMAIN),
+        (Phase.RCPT, "550 5.1.10 RecipientNotFound", B, "unknown_address", WHO),
+        (Phase.RCPT, "550 5.4.1 Recipient address rejected: Access denied", B,
+         "unknown_address", WHO),
+        (Phase.RCPT, "550 This person does not have a mailbox here", B, "unknown_address", WHO),
+        (Phase.RCPT, "554 eve@example.net is no longer valid", B, "unknown_address", WHO),
+        (Phase.RCPT, "550 Adresse refus\u00e9e: utilisateur inconnu", B, "unknown_address", WHO),
+        (Phase.RCPT, "550 Empf\u00e4nger unbekannt", B, "unknown_address", WHO),
+        (Phase.RCPT, "550 El usuario no existe", B, "unknown_address", WHO),
+        (Phase.RCPT, "550 Utente sconosciuto", B, "unknown_address", WHO),
+        (Phase.RCPT, "550 Declined by the recipient", B, "recipient_refuses", WHO),
+        (Phase.RCPT, "550 5.4.4 Cannot route", B, "unknown_domain", WHO),
+        (Phase.RCPT, "550 The mailbox is frozen", B, "disabled", WHO),
+        (Phase.RCPT, "550 The system has an internal error", F, "relay_trouble", DOMAIN),
+        (Phase.RCPT, "500 What?", F, "command_refused", MESSAGE),
+        (Phase.RCPT, "550 From: is not a good domain", F, "sender_refused", SENDER),
+        (Phase.DOT, "554 Email address is not verified", F, "sender_refused", SENDER),
+        (Phase.RCPT, "550 198.51.100.7 Refused", F, "policy", DOMAIN),
         # Anywhere.
+        (Phase.RCPT, "550 Connection frequency limited", D, "rate_limited", DOMAIN),
+        (Phase.RCPT, "550 You are over your hourly sending limit", F, "rate_limited", DOMAIN),
         (Phase.RCPT, "421 4.7.28 Unusual rate of mail", D, "rate_limited", DOMAIN),
         (Phase.DOT, "421 4.7.0 Try again later", D, "rate_limited", DOMAIN),
         (Phase.MAIL, "421 4.7.0 [TSS04] Deferred", D, "rate_limited", DOMAIN),
@@ -97,27 +124,39 @@ def test_the_table(phase: Phase, reply: str, kind: Kind, error_class: str, scope
 @pytest.mark.parametrize(
     ("phase", "reply", "suppress"),
     [
-        (Phase.RCPT, "550 5.1.1 User unknown", True),
-        (Phase.RCPT, "550 No such user", True),
-        (Phase.RCPT, "550 5.1.10 Null MX", True),
-        (Phase.RCPT, "550 5.2.1 This account has been disabled", True),
-        # Nothing proves that these are the address's fault.
-        (Phase.RCPT, "550 5.2.1 No", False),
-        (Phase.RCPT, "550 5.2.1 This user receives mail at too high a rate", False),
-        (Phase.RCPT, "550 Sorry", False),
-        (Phase.RCPT, "552 5.2.2 Mailbox full", False),
-        (Phase.RCPT, "550 5.7.1 Policy: no such user", False),
-        (Phase.RCPT, "550 5.1.1 Blocked: your IP is on a blocklist", False),
-        (Phase.RCPT, "550 5.1.1 Sender address rejected: unknown user", False),
-        (Phase.RCPT, "550 5.1.0 SPF check failed", False),
-        (Phase.RCPT, "550 5.1.2 Client host rejected: no reverse DNS", False),
-        (Phase.RCPT, "550 Relaying to unknown domain denied", False),
-        (Phase.RCPT, "450 4.1.1 User unknown for now", False),
-        (Phase.DOT, "550 5.1.1 User unknown", False),
-        (Phase.MAIL, "550 5.1.1 User unknown", False),
+        (Phase.RCPT, "550 5.1.1 User unknown", NOW),
+        (Phase.RCPT, "550 No such user", NOW),
+        (Phase.RCPT, "550 5.1.10 Null MX", NOW),
+        (Phase.RCPT, "550 5.2.1 This account has been disabled", NOW),
+        # It may be the address's fault: when it happens again.
+        (Phase.RCPT, "550 5.2.1 No", AGAIN),
+        (Phase.RCPT, "550 Sorry", AGAIN),
+        (Phase.RCPT, "552 5.2.2 Mailbox full", AGAIN),
+        (Phase.DOT, "552 5.2.2 Mailbox full", AGAIN),
+        (Phase.RCPT, "452 4.2.2 Mailbox full", AGAIN),
+        # Nothing proves that these are.
+        (Phase.RCPT, "550 5.2.1 This user receives mail at too high a rate", NEVER),
+        (Phase.RCPT, "550 5.1.1 Unknown user; or your mail is spam", NEVER),
+        (Phase.RCPT, "550 5.1.1 Refused due to the recipient's preferences", NEVER),
+        (Phase.RCPT, "550 5.4.4 No route", NEVER),
+        (Phase.RCPT, "550 5.1.1 From: the domain is invalid", NEVER),
+        (Phase.RCPT, "550 198.51.100.7 cannot send here", NEVER),
+        (Phase.RCPT, "554 Service unavailable", NEVER),
+        (Phase.RCPT, "450 4.2.1 Over rate", NEVER),
+        (Phase.RCPT, "550 5.7.1 Policy: no such user", NEVER),
+        (Phase.RCPT, "550 5.1.1 Blocked: your IP is on a blocklist", NEVER),
+        (Phase.RCPT, "550 5.1.1 Sender address rejected: unknown user", NEVER),
+        (Phase.RCPT, "550 5.1.0 SPF check failed", NEVER),
+        (Phase.RCPT, "550 5.1.2 Client host rejected: no reverse DNS", NEVER),
+        (Phase.RCPT, "550 Relaying to unknown domain denied", NEVER),
+        (Phase.RCPT, "450 4.1.1 User unknown for now", NEVER),
+        (Phase.DOT, "550 5.1.1 User unknown", NEVER),
+        (Phase.MAIL, "550 5.1.1 User unknown", NEVER),
     ],
 )
-def test_only_what_the_address_did_suppresses_it(phase: Phase, reply: str, suppress: bool) -> None:
+def test_only_what_the_address_did_suppresses_it(
+    phase: Phase, reply: str, suppress: Suppress
+) -> None:
     assert classify(phase, parse_reply(reply)).suppress is suppress
 
 
@@ -137,9 +176,9 @@ def test_the_basic_code_decides_whether_it_is_tried_again(
     again = outcome.kind in (Kind.DEFER, Kind.UNTOUCHED)
     if digit == "4" or phase in BEFORE_MAIL:
         assert again
-    elif code not in (503, 530, 534, 535, 538):
+    elif code not in (503, 530, 534, 535, 538) and outcome.error_class != "too_many_recipients":
         assert not again
-    assert not outcome.suppress or (phase is Phase.RCPT and digit == "5")
+    assert outcome.suppress is not NOW or (phase is Phase.RCPT and digit == "5")
 
 
 def test_a_basic_code_beats_an_enhanced_class_that_contradicts_it() -> None:
@@ -164,6 +203,12 @@ def test_every_reply_has_a_meaning(phase: Phase, code: int, text: str) -> None:
         "sender " + "a@a" * 10000,
         "retry " * 6000,
         " ".join(["exceed message rate quota"] * 1200),
+        "from " * 6000,
+        "insufficient " * 3000,
+        "does not have a " * 2000,
+        "1" * 30000,
+        "1." * 15000,
+        "disabled user " * 2500,
     ],
 )
 def test_a_text_made_to_be_slow_is_not(text: str) -> None:
@@ -184,6 +229,18 @@ def test_a_text_made_to_be_slow_is_not(text: str) -> None:
         ("please wait another 90s and try again", 90),
         ("try again in 00:05:00", 300),
         ("Retry after 10 min", 600),
+        ("Greylisted, please come back in 00:14:23", 863),
+        ("Try again in 3 minutes and 20 seconds", 200),
+        ("try again in 1h30m", 5400),
+        ("please try again in an hour", 3600),
+        ("retry in 1.5 minutes", 90),
+        ("try again in 500 ms", 0.5),
+        ("wait 1 day", 86400),
+        ("Retry-After: 300", 300),
+        ("slow down; try again within 15 mins", 900),
+        ("deferred, in 10-minutes", 600),
+        ("retry after 192.0.2.1 is delisted", None),
+        ("wait for 3 months", None),
         ("try again later", None),
         ("user has 5 messages", None),
         ("mailbox full for 3 months", None),
@@ -212,9 +269,9 @@ def test_operators_rules_go_first() -> None:
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.error_class)
 def test_only_bounces_at_rcpt_can_suppress(rule: Rule) -> None:
-    if rule.suppress:
+    if rule.suppress is NOW:
         assert rule.kind is Kind.BOUNCE
         assert rule.phases == {Phase.RCPT}
         assert rule.codes[0] == "5"
-    if rule.kind is Kind.BOUNCE:
+    if rule.kind is Kind.BOUNCE or rule.suppress is not NEVER:
         assert rule.scope is Scope.RECIPIENT
