@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from mailgate import log
+from mailgate.config.relays import Secret
 from mailgate.config.shape import Config
 from mailgate.config.terms import Rate
 from mailgate.config.urls import is_redis
@@ -56,7 +57,7 @@ class Gateway:
         config: Config,
         *,
         ring: Callable[[Lane], None],
-        passwords: Mapping[str, str],
+        passwords: Mapping[str, Secret],
         catalogue: Catalogue,
         limiter: Callable[[Database], Limiter],
     ) -> None:
@@ -84,7 +85,7 @@ class Gateway:
         config: Config,
         *,
         ring: Callable[[Lane], None],
-        passwords: Mapping[str, str] | None = None,
+        passwords: Mapping[str, Secret] | None = None,
     ) -> Gateway:
         roots = (*config.templates.path, built_in_root())
         return cls(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    from mailgate.config.relays import Secret
     from mailgate.config.shape import Config
     from mailgate.journal.database import Database
 
@@ -75,11 +76,11 @@ class Setting:
 setting = Setting()
 
 
-def passwords(config: Config) -> Mapping[str, str]:
+def passwords(config: Config) -> Mapping[str, Secret]:
     """The relays' passwords; ends the program when one cannot be had."""
     from mailgate.config.load import ConfigError, resolve_password
 
-    found = {}
+    found: dict[str, Secret] = {}
     faults = []
     for name, relay in config.relays.items():
         try:

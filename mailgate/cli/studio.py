@@ -13,6 +13,7 @@ from mailgate.cli.processes import until_stopped
 from mailgate.cli.setting import complain, fail, setting
 
 if TYPE_CHECKING:
+    from mailgate.config.relays import Secret
     from mailgate.config.shape import Config
 
 
@@ -65,11 +66,11 @@ def studio(
         fail(f"the studio cannot listen on {host}:{port}: {error.strerror or error}")
 
 
-def _passwords(config: Config) -> tuple[dict[str, str], str]:
+def _passwords(config: Config) -> tuple[dict[str, Secret], str]:
     """The relays' passwords, or why test mails cannot be sent: looking needs none."""
     from mailgate.config.load import ConfigError, resolve_password
 
-    found: dict[str, str] = {}
+    found: dict[str, Secret] = {}
     for name, relay in config.relays.items():
         try:
             password = resolve_password(relay, os.environ, name=name)

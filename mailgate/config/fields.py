@@ -137,6 +137,8 @@ def _say(kind: Any, bounds: Sequence[Any]) -> str:
         return _PATTERNS[pattern]
     if any(getattr(b, "func", None) is terms.parse_receivers for b in bounds):
         return "an address such as 'ann@example.com', or '*@example.com' for everyone there"
+    if any(getattr(b, "func", None) is terms.parse_ip for b in bounds):
+        return "an IP address such as '192.0.2.7' or '2001:db8::7'"
     return _WORDS[kind]
 
 

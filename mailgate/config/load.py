@@ -11,6 +11,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from mailgate.config import urls
 from mailgate.config.environment import PREFIX, Setting, settings
 from mailgate.config.faults import ConfigError, ConfigFault, Draft, validated
 from mailgate.config.fields import Place, allowed, place
-from mailgate.config.relays import Relay
+from mailgate.config.relays import Relay, Secret
 from mailgate.config.review import masked, warnings
 from mailgate.config.shape import Config
 
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 DEFAULT_FILE = "mailgate.toml"
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _LINE_AND_COLUMN = re.compile(r" \(at (line \d+, column \d+|end of document)\)$")
 
 
@@ -62,10 +64,11 @@ def load(path: Path | None, environ: Mapping[str, str], *, cwd: Path) -> Config:
     return config
 
 
-def resolve_password(relay: Relay, environ: Mapping[str, str], *, name: str = "") -> str | None:
+def resolve_password(relay: Relay, environ: Mapping[str, str], *, name: str = "") -> Secret | None:
     """The relay's password from its variable or file; None when it has neither.
 
-    ``name`` is the relay's, for the message. Raises ``ConfigError``.
+    For a ``token_file`` it is what reads the token again for each login. ``name`` is
+    the relay's, for the message. Raises ``ConfigError``.
     """
     prefix = f"relays.{name}." if name else ""
     if relay.password_env is not None:
@@ -75,17 +78,34 @@ def resolve_password(relay: Relay, environ: Mapping[str, str], *, name: str = ""
             rule = f"names the variable {relay.password_env}, which {state}"
             raise ConfigError([ConfigFault(f"{prefix}password_env", rule, "environment")])
         return value
-    if relay.password_file is not None:
-        source = str(relay.password_file)
+    for key, file, read in (
+        ("password_file", relay.password_file, _secret),
+        ("token_file", relay.token_file, read_token),
+    ):
+        if file is None:
+            continue
         try:
-            value = _secret(relay.password_file)
+            value = read(file)
         except (OSError, UnicodeDecodeError) as error:
             rule = f"cannot be read: {_reason(error)}"
-            raise ConfigError([ConfigFault(f"{prefix}password_file", rule, source)]) from None
-        if not value:
-            raise ConfigError([ConfigFault(f"{prefix}password_file", "is an empty file", source)])
-        return value
+        except ValueError as error:
+            rule = str(error)
+        else:
+            if value:
+                return value if read is _secret else partial(read_token, file)
+            rule = "is an empty file"
+        raise ConfigError([ConfigFault(prefix + key, rule, str(file))])
     return None
+
+
+def read_token(path: Path) -> str:
+    """The access token in a file. Raises ``OSError``, or ``ValueError`` when it holds none."""
+    token = _secret(path).strip()
+    if not token:
+        raise ValueError("is an empty file")
+    if not _TOKEN.fullmatch(token):
+        raise ValueError("is not one access token: A-Z, a-z, 0-9 and -._~+/= (RFC 6750)")
+    return token
 
 
 def secret_faults(config: Config, environ: Mapping[str, str]) -> list[ConfigFault]:

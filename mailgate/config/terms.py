@@ -7,6 +7,7 @@ no section.
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import (
@@ -87,6 +88,11 @@ def parse_mailbox(value: Any) -> Address:
     return Address(wire_form(email), name)
 
 
+def parse_ip(text: str) -> str:
+    """An address such as ``192.0.2.7`` or ``2001:db8::7``, in its shortest spelling."""
+    return str(ip_address(text.strip()))
+
+
 Duration = Annotated[
     float,
     BeforeValidator(parse_duration),
@@ -102,6 +108,8 @@ Mailbox = Annotated[
 Name = Annotated[str, Field(pattern=_NAME)]
 #: Goes into commands and headers, so it holds neither spaces nor control characters.
 Host = Annotated[str, Field(pattern=r"^[^\s\x00-\x20\x7f]+$")]
+#: An IPv4 or IPv6 address.
+IpAddress = Annotated[str, AfterValidator(parse_ip)]
 #: A reverse-path: '' is the null sender (RFC 5321 section 4.5.5).
 ReversePath = Annotated[str, AfterValidator(lambda text: text and wire_form(text))]
 

@@ -13,7 +13,7 @@ from mailgate.journal.arrivals import BucketKey
 from mailgate.journal.settling import Attempt, Settlement
 from mailgate.model.message import Claim
 from mailgate.model.outcome import Kind, Outcome, Scope
-from mailgate.model.state import State
+from mailgate.model.state import Phase, State
 
 #: An untouched recipient asks again after this (seconds) when the relay named no time.
 UNTOUCHED_WAIT = 5.0
@@ -21,6 +21,8 @@ UNTOUCHED_WAIT = 5.0
 REPLY_CAP = 2000
 
 
+#: What one relay cannot take and another may (RFC 1870, 6531, 6152).
+_MISFITS = frozenset({"too_large", "smtputf8_not_offered", "8bitmime_not_offered"})
 #: Conversations that we ended ourselves: the relay is not to blame.
 _OURS = frozenset({"lease_lost", "shutting_down"})
 
@@ -34,14 +36,22 @@ def backoff_wait(schedule: Backoff, attempt: int, random: Callable[[], float]) -
     return min(wait, schedule.cap) * (1 + schedule.jitter * (2 * random() - 1))
 
 
-def next_route(current: Sequence[str], preferred: Sequence[str]) -> tuple[str, ...] | None:
-    """The route that begins with the next relay, or None when all have had their turn."""
+def next_route(
+    current: Sequence[str], preferred: Sequence[str], *, drop: bool = False
+) -> tuple[str, ...] | None:
+    """The route that begins with the next relay, or None when all have had their turn.
+
+    With ``drop`` it is without the one that just had it, which will never take this
+    message: whoever is left behind the first had a failure of its own.
+    """
     if not current or current[0] not in preferred:
         return None
-    following = list(preferred).index(current[0]) + 1
-    if following >= len(preferred):
+    at = list(preferred).index(current[0])
+    following = preferred[at + 1 :]
+    if not following:
         return None
-    return (*preferred[following:], *preferred[:following])
+    done = preferred[: at if drop else at + 1]
+    return (*following, *(relay for relay in done if relay in current))
 
 
 def settle(
@@ -73,7 +83,7 @@ def settle(
             path = (State.SENT,)
         case Kind.BOUNCE:
             path = (State.BOUNCED,)
-        case Kind.FAIL:
+        case Kind.FAIL if not _may_fit_elsewhere(outcome, bucket, preferred):
             path = (State.FAILED,)
         case Kind.HOLD:
             path, note = (State.HELD,), outcome.reply.text
@@ -83,8 +93,11 @@ def settle(
             due = now + _ms(backoff_wait(stream.retry, claim.attempts + 1, random))
             over = _over(claim, stream, due)
             path = (State.UNCERTAIN,) if over else (State.UNCERTAIN, State.QUEUED)
-        case Kind.UNTOUCHED | Kind.DEFER:
-            waiting = State.QUEUED if outcome.kind is Kind.UNTOUCHED else State.DEFERRED
+        case Kind.UNTOUCHED | Kind.DEFER | Kind.FAIL:
+            if outcome.kind is Kind.FAIL and not outcome.reply.code:
+                # Seen without a word to the relay: a look, not an attempt.
+                attempt, content = None, None
+            waiting = State.DEFERRED if attempt else State.QUEUED
             route = _failover(outcome, bucket, preferred)
             if route is not None:
                 moved = BucketKey(bucket.lane, bucket.producer, route, bucket.domain)
@@ -95,7 +108,9 @@ def settle(
                     moved = BucketKey(bucket.lane, bucket.producer, tuple(preferred), bucket.domain)
             over = _over(claim, stream, due)
             path = (over or waiting,)
-            note = _WHY[over] if over else ""
+            if outcome.kind is Kind.FAIL:
+                note = f"{claim.relay}: {outcome.reply}"[:REPLY_CAP]
+            note = _WHY[over] if over else note
     rests = path[-1]
     return Settlement(
         recipient_id=claim.recipient_id,
@@ -132,10 +147,22 @@ def _wait(claim: Claim, outcome: Outcome, stream: Stream, random: Callable[[], f
 def _failover(
     outcome: Outcome, bucket: BucketKey, preferred: Sequence[str]
 ) -> tuple[str, ...] | None:
-    """The next route when the relay, not the recipient, is what failed."""
+    """The next route when the relay failed, and not the recipient; or is too small."""
+    if outcome.kind is Kind.FAIL:
+        return next_route(bucket.route, preferred, drop=True)
     if outcome.scope not in (Scope.RELAY, Scope.CONNECTION) or outcome.error_class in _OURS:
         return None
     return next_route(bucket.route, preferred)
+
+
+def _may_fit_elsewhere(outcome: Outcome, bucket: BucketKey, preferred: Sequence[str]) -> bool:
+    """Whether this relay cannot take the message, and another may: now, or when it is back.
+
+    At RCPT a size is the mailbox's own limit, the same by every way.
+    """
+    if outcome.error_class not in _MISFITS or outcome.phase is Phase.RCPT:
+        return False
+    return next_route(bucket.route, preferred, drop=True) is not None or len(bucket.route) > 1
 
 
 def _over(claim: Claim, stream: Stream, due: int) -> State | None:

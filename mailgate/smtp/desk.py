@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mailgate.config.relays import Relay
+from mailgate.config.relays import Relay, Secret
 from mailgate.model.outcome import Outcome, Reply, Scope, untouched
 from mailgate.model.state import Phase
 from mailgate.smtp.backoff import SetupBackoff
@@ -63,7 +63,7 @@ class Desk:
     def __init__(
         self,
         relay: Relay,
-        password: str | None,
+        password: Secret | None,
         clock: Callable[[], float],
         random: Callable[[], float],
         hostname: str | None,

@@ -13,14 +13,14 @@ import ssl
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from aiosmtplib.auth import auth_crammd5_verify, auth_login_encode, auth_plain_encode
 from aiosmtplib.errors import SMTPException, SMTPResponseException
 from aiosmtplib.esmtp import parse_esmtp_extensions
 
-from mailgate.config.relays import Relay
-from mailgate.model.outcome import Outcome, Reply, Scope, deferred, untouched
+from mailgate.config.relays import Relay, Secret
+from mailgate.model.outcome import Outcome, Reply, Scope, deferred
 from mailgate.model.state import Phase
 from mailgate.smtp.classify import classify
+from mailgate.smtp.login import log_in
 from mailgate.smtp.reply import enhanced_code
 from mailgate.smtp.wire import Broken, Wire
 
@@ -80,15 +80,15 @@ def tls_context(relay: Relay) -> ssl.SSLContext | None:
 
 
 async def open_wire(
-    relay: Relay, tls: ssl.SSLContext | None, password: str | None, hostname: str | None
+    relay: Relay, tls: ssl.SSLContext | None, secret: Secret | None, hostname: str | None
 ) -> tuple[Wire, Offers]:
     """Connect, greet and, where configured, encrypt and authenticate.
 
-    ``tls`` comes from ``tls_context``. ``hostname`` is what to say in EHLO; the
-    relay's own setting goes first. Raises ``SetupFailed`` for everything that the
+    ``tls`` comes from ``tls_context``. ``secret`` is for AUTH. ``hostname`` is what to
+    say in EHLO; the relay's own setting goes first. Raises ``SetupFailed`` for everything that the
     relay or the network can do.
     """
-    opening = _Opening(relay, tls, password, hostname)
+    opening = _Opening(relay, tls, secret, hostname)
     try:
         return await opening.run()
     except BaseException as error:
@@ -101,12 +101,12 @@ async def open_wire(
 
 class _Opening:
     def __init__(
-        self, relay: Relay, tls: ssl.SSLContext | None, password: str | None, hostname: str | None
+        self, relay: Relay, tls: ssl.SSLContext | None, secret: Secret | None, hostname: str | None
     ) -> None:
         self.phase = Phase.CONNECT
         self._relay = relay
         self._tls = tls
-        self._password = password
+        self._secret = secret
         self._hostname = relay.hostname or hostname
         self._wire: Wire | None = None
 
@@ -151,7 +151,7 @@ class _Opening:
         if relay.security == "starttls":
             offers = await self._start_tls(wire, offers)
         if relay.username is not None:
-            await self._authenticate(wire, offers, relay.username)
+            await self._authenticate(wire, offers)
         return wire, offers
 
     async def _connect(self) -> Wire:
@@ -171,6 +171,7 @@ class _Opening:
                 # With one address there is no race; and cancelled in it, asyncio would
                 # leave a socket to the garbage collector.
                 happy_eyeballs_delay=None if _is_address(relay.host) else 0.25,
+                local_addr=(relay.source_address, 0) if relay.source_address else None,
             )
             if implicit and self._tls is not None:
                 # The loop's own limit is there as well; ours comes first.
@@ -213,41 +214,15 @@ class _Opening:
         # RFC 3207: what was offered in clear counts for nothing.
         return await self._hello(wire)
 
-    async def _authenticate(self, wire: Wire, offers: Offers, username: str) -> None:
+    async def _authenticate(self, wire: Wire, offers: Offers) -> None:
         self.phase = Phase.AUTH
-        if not wire.encrypted:
-            # The configuration forbids it already; this is the last door.
-            raise self._unauthenticated("auth_needs_tls", "no AUTH without TLS")
-        mechanism = next((m for m in self._relay.auth if m in offers.auth), None)
-        if mechanism is None:
-            asked, offered = ", ".join(self._relay.auth), ", ".join(sorted(offers.auth)) or "none"
-            raise self._unauthenticated(
-                "auth_unavailable", f"configured mechanisms: {asked}; offered: {offered}"
-            )
-        password = self._password or ""
-        # One mechanism, one try: a refused password stays refused, and each more
-        # counts against the account.
-        if mechanism == "plain":
-            said = b"AUTH PLAIN " + auth_plain_encode(username, password)
-            reply = await self._command(wire, said)
-        elif mechanism == "login":
-            user, word = auth_login_encode(username, password)
-            reply = await self._command(wire, b"AUTH LOGIN " + user)
-            if reply.code == 334:
-                reply = await self._command(wire, word)
-        else:
-            reply = await self._command(wire, b"AUTH CRAM-MD5")
-            if reply.code == 334:
-                try:
-                    answer = auth_crammd5_verify(username, password, reply.text)
-                except SMTPException:
-                    raise self.failed("desync", "the CRAM-MD5 challenge is not base64") from None
-                reply = await self._command(wire, answer)
-        if reply.code != 235:
-            raise SetupFailed(classify(Phase.AUTH, reply))
 
-    def _unauthenticated(self, error_class: str, detail: str) -> SetupFailed:
-        return SetupFailed(untouched(Phase.AUTH, Reply(0, detail), error_class))
+        async def say(line: bytes) -> Reply:
+            return await self._command(wire, line)
+
+        said = await log_in(say, self._relay, offers.auth, self._secret, encrypted=wire.encrypted)
+        if isinstance(said, Outcome):
+            raise SetupFailed(said)
 
     async def _command(self, wire: Wire, line: bytes) -> Reply:
         return (await wire.exchange(line + b"\r\n", 1, self._relay.command_timeout))[0]

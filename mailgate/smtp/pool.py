@@ -12,7 +12,7 @@ import random as _random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-from mailgate.config.relays import Relay
+from mailgate.config.relays import Relay, Secret
 from mailgate.model.message import Envelope
 from mailgate.model.outcome import Kind, Outcome, Scope
 from mailgate.smtp.desk import Desk, Kept, PoolStats
@@ -27,7 +27,7 @@ __all__ = ["Gate", "Pool", "PoolStats"]
 class Pool:
     """Connections to every relay.
 
-    ``passwords`` holds the password of each relay that has a username.
+    ``passwords`` holds the secret of each relay that has a username.
     ``hostname`` is said in EHLO where the relay's section names none. Raises
     ``ValueError`` when a password is missing, ``OSError`` when a ``ca_file``
     cannot be read.
@@ -36,7 +36,7 @@ class Pool:
     def __init__(
         self,
         relays: Mapping[str, Relay],
-        passwords: Mapping[str, str],
+        passwords: Mapping[str, Secret],
         *,
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = _random.random,

@@ -12,7 +12,7 @@ import contextlib
 import ssl
 from typing import Protocol
 
-from mailgate.config.relays import Relay
+from mailgate.config.relays import Relay, Secret
 from mailgate.model.message import Envelope
 from mailgate.model.outcome import (
     LeaseLost,
@@ -77,7 +77,7 @@ class Session:
         relay: Relay,
         tls: ssl.SSLContext | None = None,
         *,
-        password: str | None = None,
+        password: Secret | None = None,
         hostname: str | None = None,
     ) -> Session:
         """Connect, encrypt and authenticate; raises ``opening.SetupFailed``.

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from mailgate.config.relays import Secret
 from mailgate.config.shape import Config
 from mailgate.model import outcome as outcomes
 from mailgate.model.address import Address, AddressError, wire_form
@@ -104,7 +105,7 @@ class _Marks:
 class Counter:
     """Where test mails are posted. Belongs to the event loop that it is used on."""
 
-    def __init__(self, config: Config, passwords: Mapping[str, str], way: Way) -> None:
+    def __init__(self, config: Config, passwords: Mapping[str, Secret], way: Way) -> None:
         self.way = way
         self._pool = Pool({} if way.why_not else config.relays, passwords)
         self._one = asyncio.Lock()

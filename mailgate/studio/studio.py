@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from mailgate.config.relays import Secret
 from mailgate.config.shape import Config
 from mailgate.model.ids import Ids
 from mailgate.studio.guard import local_names
@@ -28,7 +29,7 @@ async def serve(
     host: str,
     port: int,
     way: Way,
-    passwords: Mapping[str, str],
+    passwords: Mapping[str, Secret],
     on_ready: Callable[[str], None],
     stop: asyncio.Event,
 ) -> None:

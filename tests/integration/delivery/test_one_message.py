@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from typing import Any
 
@@ -51,6 +52,44 @@ async def test_with_all_relays_down_it_waits_and_begins_with_the_first_again(
         assert row.route == "one,two"
         assert row.state in ("deferred", "queued")
         assert row.due_at > house.journal.database.now() - 1000
+
+
+async def test_a_message_too_large_for_one_relay_goes_by_the_next(small_house: House) -> None:
+    house = small_house
+    async with (
+        ScriptedRelay(offers=("SIZE 100",)) as small,
+        ScriptedRelay(offers=(), MAIL="552 5.3.4 Message size exceeds fixed limit") as strict,
+        ScriptedRelay(offers=("SIZE 1000000",)) as large,
+    ):
+        gateway = await house.open({"small": small, "strict": strict, "large": large})
+        [id_] = await house.add("a@example.org", route=("small", "strict", "large"))
+        assert await gateway.deliver(NORMAL, soon()) == {"fail": 2, "sent": 1}
+        assert house.state(id_) == "sent"
+        # Nothing was said to the first, so it counts for nothing.
+        assert "MAIL" not in small.heard[0].verbs
+        assert house.attempts(id_) == ["fail", "sent"]
+        notes = [
+            json.loads(e.detail or "{}").get("note", "")
+            for e in house.journal.all("SELECT detail FROM events ORDER BY seq")
+        ]
+        assert any("small: " in note and "at most 100" in note for note in notes)
+        assert any("strict: 552 5.3.4" in note for note in notes)
+
+
+async def test_a_message_too_large_for_every_relay_fails_and_blames_no_address(
+    small_house: House,
+) -> None:
+    house = small_house
+    async with (
+        ScriptedRelay(offers=("SIZE 100",)) as one,
+        ScriptedRelay(offers=("SIZE 200",)) as two,
+    ):
+        gateway = await house.open({"one": one, "two": two})
+        [id_] = await house.add("a@example.org", route=("one", "two"))
+        await gateway.deliver(NORMAL, soon())
+        row = house.journal.row(id_)
+        assert (row.state, row.error_class) == ("failed", "too_large")
+        assert one.mails == two.mails == []
 
 
 async def test_a_shared_message_is_one_transaction_each_and_the_same_mail_for_all(

@@ -6,7 +6,9 @@ import asyncio
 import base64
 import datetime
 import ssl
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP as Server
 from aiosmtpd.smtp import AuthResult, LoginPassword
 
+from mailgate.config.load import resolve_password
 from mailgate.model.outcome import Kind, Outcome, Scope
 from mailgate.model.state import Phase
 from mailgate.smtp.opening import SetupFailed, open_wire, read_offers, tls_context
@@ -397,6 +400,160 @@ async def test_cram_md5_answers_the_challenge(authority: Authority) -> None:
         session = await Session.open(section, tls_context(section), password="tanstaaftanstaaf")
         assert session.alive
         session.abort()
+
+
+# --- XOAUTH2 --------------------------------------------------------------------------------
+
+OAUTH = {**LOGIN, "password_env": None, "token_file": "unused", "auth": ("xoauth2",)}
+#: Google's own example: user and token, and what goes on the wire.
+USER, TOKEN = "someuser@example.com", "ya29.vF9dft4qmTc2Nvb3RlckBhdHRhdmlzdGEuY29tCg"
+RESPONSE = (
+    "dXNlcj1zb21ldXNlckBleGFtcGxlLmNvbQFhdXRoPUJlYXJlciB5YTI5LnZGOWRmdDRxbVRjMk52YjNSbGNrQmhkSF"
+    "JoZG1semRHRXVZMjl0Q2cBAQ=="
+)
+
+
+class TokenServer:
+    """Takes one token after another, as a provider does."""
+
+    def __init__(self, good: str) -> None:
+        self.good = good
+        self.lines: list[str] = []
+
+    async def auth(self, heard: Heard) -> str:
+        said = heard.commands[-1].removeprefix("AUTH XOAUTH2").strip()
+        self.lines.append(heard.commands[-1])
+        if not said:
+            await heard.say("334 ")
+            said = await self._next(heard)
+        if base64.b64decode(said).decode().endswith(f"\x01auth=Bearer {self.good}\x01\x01"):
+            return "235 2.7.0 Accepted"
+        await heard.say("334 " + base64.b64encode(b'{"status":"400","scope":"mail"}').decode())
+        if await self._next(heard) != "":
+            return "501 5.5.2 That was not empty"
+        return "535 5.7.8 Username and Password not accepted"
+
+    async def _next(self, heard: Heard) -> str:
+        self.lines.append((await heard.reader.readline()).decode().rstrip("\r\n"))
+        return self.lines[-1]
+
+
+async def test_xoauth2_says_user_and_token(authority: Authority) -> None:
+    server = TokenServer(TOKEN)
+    async with ScriptedRelay(
+        offers=("AUTH LOGIN PLAIN XOAUTH2",), tls=authority.server(), AUTH=server.auth
+    ) as relay:
+        section = settings(relay.port, **{**OAUTH, "username": USER, "ca_file": authority.file})
+        session = await Session.open(section, tls_context(section), password=lambda: TOKEN)
+        assert server.lines == [f"AUTH XOAUTH2 {RESPONSE}"]
+        assert (await session.send(envelope(), Marks())).kind is Kind.SENT
+        session.abort()
+
+
+async def test_a_long_token_waits_to_be_asked_for(authority: Authority) -> None:
+    """RFC 4954 section 4: a command has at most 512 bytes; Microsoft's tokens have 2,000."""
+    token = "eyJ0" * 500
+    server = TokenServer(token)
+    async with ScriptedRelay(
+        offers=("AUTH XOAUTH2",), tls=authority.server(), AUTH=server.auth
+    ) as relay:
+        section = settings(relay.port, **OAUTH, ca_file=authority.file)
+        session = await Session.open(section, tls_context(section), password=lambda: token)
+        assert server.lines[0] == "AUTH XOAUTH2"
+        assert len(server.lines) == 2
+        session.abort()
+
+
+async def test_a_refused_token_is_told_why_by_a_challenge_that_gets_an_empty_line(
+    authority: Authority,
+) -> None:
+    server = TokenServer("the new one")
+    async with ScriptedRelay(
+        offers=("AUTH XOAUTH2 PLAIN",), tls=authority.server(), AUTH=server.auth
+    ) as relay:
+        outcome = await setup_fails(relay, **OAUTH, ca_file=authority.file)
+        assert (outcome.kind, outcome.error_class) == (Kind.UNTOUCHED, "auth_refused")
+        assert outcome.reply.code == 535
+        assert not outcome.counts
+        assert server.lines[1:] == [""]
+        assert relay.heard[0].verbs == ["EHLO", "AUTH"]
+
+
+async def test_the_token_is_read_again_for_every_login(
+    authority: Authority, tmp_path: Path
+) -> None:
+    """A token lives for an hour: what is in the file when the connection is made counts."""
+    server = TokenServer("first")
+    file = tmp_path / "token"
+    file.write_text("first\n")
+    async with ScriptedRelay(
+        offers=("AUTH XOAUTH2",), tls=authority.server(), AUTH=server.auth
+    ) as relay:
+        section = settings(relay.port, **{**OAUTH, "token_file": file, "ca_file": authority.file})
+        secret = resolve_password(section, {})
+        tls = tls_context(section)
+        (await Session.open(section, tls, password=secret)).abort()
+        server.good = "second"
+        with pytest.raises(SetupFailed):
+            await Session.open(section, tls, password=secret)
+        file.write_text("second\n")
+        (await Session.open(section, tls, password=secret)).abort()
+        file.unlink()
+        with pytest.raises(SetupFailed) as failure:
+            await Session.open(section, tls, password=secret)
+        outcome = failure.value.outcome
+        assert (outcome.kind, outcome.error_class) == (Kind.UNTOUCHED, "token_unavailable")
+        assert outcome.scope is Scope.RELAY
+        assert relay.heard[-1].verbs == ["EHLO"]
+
+
+async def test_a_token_that_hangs_in_its_file_system_is_given_up(authority: Authority) -> None:
+    async with ScriptedRelay(offers=("AUTH XOAUTH2",), tls=authority.server()) as relay:
+        section = settings(
+            relay.port, **{**OAUTH, "ca_file": authority.file, "command_timeout": 0.1}
+        )
+        released = threading.Event()
+        with pytest.raises(SetupFailed) as failure:
+            await Session.open(
+                section, tls_context(section), password=lambda: str(released.wait(5))
+            )
+        released.set()
+        assert failure.value.outcome.error_class == "token_unavailable"
+
+
+async def test_a_token_is_never_said_as_a_password(authority: Authority) -> None:
+    """The mechanisms are pinned: a relay that offers others gets nothing."""
+    async with ScriptedRelay(offers=("AUTH PLAIN LOGIN",), tls=authority.server()) as relay:
+        outcome = await setup_fails(relay, **OAUTH, ca_file=authority.file)
+        assert (outcome.kind, outcome.error_class) == (Kind.UNTOUCHED, "auth_unavailable")
+        assert relay.heard[0].verbs == ["EHLO"]
+
+
+async def test_the_order_of_the_configuration_chooses_not_the_relays(
+    authority: Authority,
+) -> None:
+    async with ScriptedRelay(
+        offers=("AUTH CRAM-MD5 PLAIN LOGIN",), tls=authority.server(), AUTH="535 5.7.8 No"
+    ) as relay:
+        await setup_fails(relay, **LOGIN, auth=("login", "plain"), ca_file=authority.file)
+        assert relay.heard[0].commands[1].startswith("AUTH LOGIN ")
+
+
+# --- where from -----------------------------------------------------------------------------
+
+
+async def test_connections_come_from_the_source_address() -> None:
+    async with ScriptedRelay() as relay:
+        (await Session.open(settings(relay.port, source_address="127.0.0.9"))).abort()
+        assert relay.heard[0].writer.get_extra_info("peername")[0] == "127.0.0.9"
+
+
+async def test_a_source_address_that_is_not_ours_is_a_clear_fault_of_the_relay() -> None:
+    async with ScriptedRelay() as relay:
+        outcome = await setup_fails(relay, source_address="192.0.2.1")
+        assert (outcome.kind, outcome.error_class) == (Kind.DEFER, "connect_failed")
+        assert "192.0.2.1" in outcome.reply.text
+        assert relay.heard == []
 
 
 async def test_cancelled_while_connecting_leaves_no_connection() -> None:

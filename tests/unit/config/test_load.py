@@ -346,6 +346,60 @@ def test_a_password_that_is_not_there_is_a_fault_of_its_key(tmp_path):
     }
 
 
+def token_relay(file: object) -> Relay:
+    return relay(token_file=file, auth=["xoauth2"])
+
+
+def test_a_token_is_read_again_each_time_it_is_asked_for(tmp_path):
+    file = write(tmp_path / "token", "ya29.one\n")
+    secret = resolve_password(token_relay(file), {})
+    assert callable(secret)
+    assert secret() == "ya29.one"
+    file.write_text("ya29.two\n")
+    assert secret() == "ya29.two"
+    file.write_text("")
+    with pytest.raises(ValueError, match="is an empty file"):
+        secret()
+
+
+@pytest.mark.parametrize("text", ["two words", "a\x01auth=Bearer b", '{"access_token": "x"}', "é"])
+def test_a_file_that_holds_no_token_is_a_fault_that_does_not_repeat_it(tmp_path, text):
+    file = write(tmp_path / "token", text)
+    with pytest.raises(ConfigError) as caught:
+        resolve_password(token_relay(file), {}, name="main")
+    (fault,) = caught.value.faults
+    assert fault.key == "relays.main.token_file"
+    assert fault.rule.startswith("is not one access token")
+    assert text not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "key", "rule"),
+    [
+        ('username = "u"', "username", "needs password_env, password_file or token_file"),
+        ('password_env = "X"', "password_env", "needs username beside it"),
+        ('username = "u"\ntoken_file = "t"', "auth", "must be ['xoauth2']"),
+        ('username = "u"\nauth = "xoauth2"\npassword_env = "X"', "auth", "which needs token_file"),
+        ('username = "u"\nauth = []\npassword_env = "X"', "auth", "is empty"),
+        (
+            'username = "u"\nauth = ["xoauth2", "plain"]\ntoken_file = "t"',
+            "auth",
+            "mixes xoauth2 with mechanisms that send a password",
+        ),
+        (
+            'username = "u"\nauth = "xoauth2"\ntoken_file = "t"\npassword_file = "p"',
+            "token_file",
+            "is set and so is password_file",
+        ),
+        ('source_address = "mail.example.com"', "source_address", "it must be an IP address"),
+    ],
+)
+def test_what_does_not_belong_together_in_a_relay_is_said_in_one_fault(tmp_path, said, key, rule):
+    found = faults(f'[relays.main]\nhost = "h"\n{said}\n', tmp_path)
+    assert list(found) == [f"relays.main.{key}"]
+    assert rule in found[f"relays.main.{key}"]
+
+
 def test_the_environment_of_this_process_is_never_read(tmp_path, monkeypatch):
     monkeypatch.setitem(os.environ, "MAILGATE_INBOX__KEEP", "3")
     assert load(None, {}, cwd=tmp_path).inbox.keep == 1000

@@ -30,7 +30,7 @@ def test_the_example_with_every_key_set_is_a_production_set_up(tmp_path):
     config = load(file, {}, cwd=tmp_path)
     assert (config.broker.url or "").startswith("amqp://")
     assert (config.journal.url or "").startswith("postgresql+psycopg://")
-    assert set(config.relays) == {"main", "backup"}
+    assert set(config.relays) == {"main", "backup", "workspace"}
     assert warnings(config) == []
 
 

@@ -112,7 +112,7 @@ def test_a_route_whose_relay_is_no_longer_the_streams_has_no_next() -> None:
             outcomes.bounced(Phase.RCPT, GONE, "no_such_user", suppress=Suppress.NOW),
             (State.BOUNCED,),
         ),
-        (outcomes.failed(Phase.DATA, GONE, "too_large"), (State.FAILED,)),
+        (outcomes.failed(Phase.DATA, GONE, "content_refused"), (State.FAILED,)),
         (outcomes.held("quarantined", "the template is broken"), (State.HELD,)),
     ],
 )
@@ -196,6 +196,69 @@ def test_the_round_of_the_relays_ends_whatever_they_answer() -> None:
         waits.append(s.due_at - now)
         bucket, now = s.bucket or bucket, s.due_at
     assert [w > 0 for w in waits] == [False, False, True] * 3
+
+
+# --- what one relay cannot take ---------------------------------------------------------
+
+TOO_LARGE = outcomes.failed(Phase.MAIL, Reply(0, "2000 bytes; takes at most 1000"), "too_large")
+SAID_SO = outcomes.failed(Phase.MAIL, Reply(552, "5.3.4 too big", "5.3.4"), "too_large")
+
+
+def round_of(said: dict[str, Outcome]) -> list[tuple[str, Settlement]]:
+    """Each relay in turn gives its answer, up to the first wait or the end."""
+    bucket, steps = BucketKey(Lane.BULK, "p", RELAYS, "d.example"), []
+    while not steps or (steps[-1][1].bucket is not None and steps[-1][1].due_at == NOW):
+        bucket = steps[-1][1].bucket or bucket if steps else bucket
+        relay = bucket.route[0]
+        steps.append((relay, after(said[relay], of=claim(relay=relay), bucket=bucket)))
+    return steps
+
+
+@pytest.mark.parametrize("outcome", [TOO_LARGE, SAID_SO])
+def test_a_message_too_large_for_one_relay_goes_to_the_next_at_once(outcome: Outcome) -> None:
+    s = after(outcome)
+    assert (s.due_at, s.error_class) == (NOW, "too_large")
+    assert s.bucket == BucketKey(Lane.BULK, "p", ("b", "c"), "d.example")
+    assert s.note == f"a: {outcome.reply}"
+    # A look at what the relay offers is no attempt; an answer from it is one.
+    said = outcome is SAID_SO
+    assert s.path == ((State.DEFERRED,) if said else (State.QUEUED,))
+    assert (s.attempt is not None, s.stored is not None) == (said, said)
+
+
+@pytest.mark.parametrize(
+    "error_class", ["too_large", "smtputf8_not_offered", "8bitmime_not_offered"]
+)
+def test_what_no_relay_can_take_fails_in_the_first_round(error_class: str) -> None:
+    misfit = outcomes.failed(Phase.MAIL, Reply(0, "no"), error_class)
+    steps = round_of(dict.fromkeys(RELAYS, misfit))
+    assert [relay for relay, _ in steps] == ["a", "b", "c"]
+    last = steps[-1][1]
+    assert (last.path, last.error_class, last.bucket) == ((State.FAILED,), error_class, None)
+    assert last.attempt is not None
+
+
+@pytest.mark.parametrize("away", RELAYS)
+def test_a_relay_that_is_away_may_be_the_one_that_can_take_it(away: str) -> None:
+    """Too large for the others is no reason to fail: it waits for the one that is away."""
+    said = dict.fromkeys(RELAYS, TOO_LARGE) | {away: deferred(Scope.RELAY)}
+    steps = round_of(said)
+    assert [relay for relay, _ in steps] == ["a", "b", "c"]
+    last = steps[-1][1]
+    assert last.path in ((State.QUEUED,), (State.DEFERRED,))
+    assert last.due_at == NOW + 60_000
+    assert last.bucket == BucketKey(Lane.BULK, "p", RELAYS, "d.example")
+
+
+def test_a_mailboxs_own_size_limit_is_the_same_by_every_way() -> None:
+    full = outcomes.failed(Phase.RCPT, Reply(552, "5.2.3 too big", "5.2.3"), "too_large")
+    assert after(full).path == (State.FAILED,)
+
+
+def test_other_failures_of_the_message_are_the_end_of_it() -> None:
+    assert after(outcomes.failed(Phase.MAIL, Reply(0, "x"), "address_invalid")).path == (
+        State.FAILED,
+    )
 
 
 def test_untouched_costs_no_attempt_and_asks_again_soon() -> None:
