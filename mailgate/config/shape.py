@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from mailgate.config.breakers import Breakers
 from mailgate.config.relays import Relay
 from mailgate.config.streams import Stream, built_in_streams
 from mailgate.config.terms import (
@@ -137,6 +138,7 @@ class Config(Section):
     relays: dict[Name, Relay] = Field(default_factory=dict)
     streams: dict[Name, Stream] = Field(default_factory=built_in_streams)
     limits: Limits = Limits()
+    breakers: Breakers = Breakers()
     worker: Worker = Worker()
     inbox: Inbox = Inbox()
     studio: Studio = Studio()
