@@ -130,7 +130,8 @@ def _say(kind: Any, bounds: Sequence[Any]) -> str:
     if kind is float and any(getattr(b, "func", None) is terms.parse_duration for b in bounds):
         return "a duration such as '250ms', '30s', '4h' or '3d'" + _range(bounds, seconds=True)
     if kind is int:
-        return "a whole number" + _range(bounds)
+        more = " or a rate such as '3/10m', which says the window too"
+        return "a whole number" + _range(bounds) + more * (terms.OR_RATE in bounds)
     if kind is float:
         return "a number" + _range(bounds)
     if kind is str and (pattern := next((p for b in bounds if (p := _pattern(b))), None)):

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from mailgate.config.breakers import Breakers
+from mailgate.config.producers import Producer
 from mailgate.config.relays import Relay
 from mailgate.config.streams import Stream, built_in_streams
 from mailgate.config.terms import (
@@ -23,6 +24,7 @@ from mailgate.config.terms import (
     Section,
     refuse,
 )
+from mailgate.config.throttles import Throttle
 
 
 class Broker(Section):
@@ -137,6 +139,8 @@ class Config(Section):
     templates: Templates = Templates()
     relays: dict[Name, Relay] = Field(default_factory=dict)
     streams: dict[Name, Stream] = Field(default_factory=built_in_streams)
+    producers: dict[Name, Producer] = Field(default_factory=dict)
+    throttles: dict[Name, Throttle] = Field(default_factory=dict)
     limits: Limits = Limits()
     breakers: Breakers = Breakers()
     worker: Worker = Worker()
@@ -175,6 +179,16 @@ class Config(Section):
                             f"names '{relay}', which is no relay; the relays are: {known}",
                         )
                     )
+        for name, rule in self.throttles.items():
+            for stream_name in rule.streams:
+                if stream_name not in self.streams:
+                    known = ", ".join(f"'{known}'" for known in self.streams)
+                    faults.append(
+                        (
+                            f"throttles.{name}.streams",
+                            f"names '{stream_name}', which is no stream; the streams are: {known}",
+                        )
+                    )
         if self.default_stream not in self.streams:
             known = ", ".join(f"'{known}'" for known in self.streams)
             faults.append(
@@ -186,9 +200,16 @@ class Config(Section):
         refuse(faults)
         return self
 
+    def producer(self, name: str) -> Producer:
+        """What is said of a producer; the defaults where nothing is."""
+        return self.producers.get(name, _UNSAID)
+
     def route(self, stream: str) -> tuple[str, ...]:
         """The relays of a stream in order of preference."""
         return self.streams[stream].relays or tuple(self.relays)
+
+
+_UNSAID = Producer()
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

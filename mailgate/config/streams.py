@@ -5,11 +5,20 @@ Owns the streams that are there without any configuration.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
-from mailgate.config.terms import Duration, Mailbox, ReversePath, Section
+from mailgate.config.terms import (
+    Duration,
+    Mailbox,
+    Rate,
+    RateText,
+    ReversePath,
+    Section,
+    refuse,
+)
+from mailgate.config.throttles import ThrottleRule
 from mailgate.model.state import Lane
 
 
@@ -21,19 +30,6 @@ class Backoff(Section):
     cap: Duration = Field(4 * 3600.0, description="The longest wait.")
     jitter: float = Field(0.2, ge=0, le=0.9, description="Share by which a wait may differ.")
     give_up: Duration = Field(72 * 3600.0, description="Age at which a recipient fails.")
-
-
-class ThrottleRule(Section):
-    """At most ``limit`` mails to one recipient in any ``window``."""
-
-    limit: int = Field(ge=1, description="Most mails in any window.")
-    window: Duration = Field(gt=0, description="Length of the window.")
-    per: Literal["recipient", "recipient+template"] = Field(
-        "recipient", description="What is counted together."
-    )
-    on_limit: Literal["defer", "drop"] = Field(
-        "defer", description="defer: waits for the window; drop: is never sent."
-    )
 
 
 class Stream(Section):
@@ -62,7 +58,23 @@ class Stream(Section):
     throttle: tuple[ThrottleRule, ...] = Field(
         (), description="How many mails one recipient gets in a window."
     )
+    bypass_throttles: bool = Field(
+        False,
+        description="Its mail is too important for throttles: only the hard cap and what a "
+        "message asks for itself count.",
+    )
+    hard_cap: RateText = Field(
+        Rate(100, 3600.0),
+        description="Most mails to one recipient where throttles are bypassed: against loops. "
+        "What is over waits.",
+    )
     expires_after: Duration | None = Field(None, description="expires_at when none is given.")
+
+    @model_validator(mode="after")
+    def _the_cap_is_a_window(self) -> Self:
+        if self.hard_cap.burst > 1:
+            refuse([("hard_cap", "has no burst: it counts in a sliding window")])
+        return self
 
 
 def built_in_streams() -> dict[str, Stream]:

@@ -106,6 +106,8 @@ Mailbox = Annotated[
     PlainSerializer(lambda a: f"{a.name} <{a.email}>" if a.name else a.email),
 ]
 Name = Annotated[str, Field(pattern=_NAME)]
+#: Marks a limit that may be written together with its window, as '3/10m'.
+OR_RATE = "or a rate"
 #: Goes into commands and headers, so it holds neither spaces nor control characters.
 Host = Annotated[str, Field(pattern=r"^[^\s\x00-\x20\x7f]+$")]
 #: An IPv4 or IPv6 address.

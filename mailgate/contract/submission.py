@@ -208,17 +208,34 @@ class Recipient(Part):
 
 
 class Throttle(Part):
-    """At most ``limit`` messages with this key in any ``window``; what happens beyond."""
+    """At most ``limit`` messages with this key in any ``window``; what happens beyond.
+
+    A key alone is what the operators' rules by key count it under.
+    """
 
     key: Key | None = Field(None, description="What is counted; the recipient by default.")
     limit: int = Field(1, ge=1, le=1_000_000)
-    window: Annotated[
-        float,
-        PlainValidator(
-            _seconds, json_schema_input_type=Annotated[str, Field(pattern=WINDOW.pattern)]
-        ),
-    ] = Field(description="Such as 30m, 24h or 7d; in seconds once accepted.")
+    window: (
+        Annotated[
+            float,
+            PlainValidator(
+                _seconds, json_schema_input_type=Annotated[str, Field(pattern=WINDOW.pattern)]
+            ),
+        ]
+        | None
+    ) = Field(None, description="Such as 30m, 24h or 7d; in seconds once accepted.")
     on_limit: Literal["defer", "drop", "digest"] = "defer"
+    replace: bool = Field(
+        False, description="In place of the operators' rules; for producers that may."
+    )
+
+    @model_validator(mode="after")
+    def _counts_something(self) -> Throttle:
+        if self.window is None and "limit" in self.model_fields_set:
+            raise broken_at([(("window",), "is required with a limit")])
+        if self.window is None and self.key is None and not self.replace:
+            raise broken_at([(("window",), "is required, or a key for the configured rules")])
+        return self
 
 
 class Unsubscribe(Part):

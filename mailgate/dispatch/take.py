@@ -6,19 +6,17 @@ a limit has closed for how long). Never renders or sends.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mailgate.config.shape import Config
-from mailgate.config.terms import format_duration
 from mailgate.dispatch.lanes import Shares, pick
+from mailgate.dispatch.throttles import charges
 from mailgate.journal.arrivals import BucketKey
 from mailgate.journal.database import Connection, Database
 from mailgate.journal.queue import Bucket, Candidate, Head, Queue, Turn
 from mailgate.journal.settling import Settlement
-from mailgate.journal.throttle import Charge, charge_key
 from mailgate.limits.rules import HORIZON, Ask, Grant, Limiter, LimiterAway
 from mailgate.model.message import Claim
 from mailgate.model.state import Lane
@@ -58,7 +56,6 @@ class Taker:
         self._secret = secret
         self._shares = Shares()
         self._closed: dict[int, float] = {}
-        self._charges: dict[str, tuple[tuple[str, int, int, str, str], ...]] = {}
 
     async def take(
         self,
@@ -133,7 +130,9 @@ class Taker:
     async def _admit(self, heads: Sequence[Head]) -> tuple[list[Candidate], dict[int, Grant]]:
         """The candidates that every limit admits, with the permits of the paced ones."""
         grants: dict[int, Grant] = {}
-        candidates = [Candidate(h, self._relay(h), self._charge(h)) for h in heads]
+        candidates = [
+            Candidate(h, self._relay(h), charges(h, self._config, self._secret)) for h in heads
+        ]
         candidates = [c for c in candidates if c.relay]
         asks = [self.ask(c.relay) for c in candidates]
         if not any(ask.keys for ask in asks):
@@ -172,24 +171,6 @@ class Taker:
         if not known and head.stream in self._config.streams:
             known = list(self._config.route(head.stream))
         return known[0] if known else ""
-
-    def _charge(self, head: Head) -> tuple[Charge, ...]:
-        if head.charged:
-            return ()
-        stream = self._config.streams.get(head.stream)
-        charges = []
-        folded = head.email.casefold()
-        for rule in stream.throttle if stream else ():
-            template = (head.template or "") if rule.per == "recipient+template" else ""
-            window = int(rule.window * 1000)
-            name = f"{head.stream}:{rule.limit}/{format_duration(rule.window)}"
-            key = charge_key(self._secret, head.producer, folded, name, template)
-            charges.append(Charge(key, rule.limit, window, rule.on_limit))
-        if head.throttle:
-            own_key, limit, window, on_limit = json.loads(head.throttle)
-            key = charge_key(self._secret, head.producer, folded, "own", own_key)
-            charges.append(Charge(key, limit, window, on_limit))
-        return tuple(charges)
 
     def _close(self, bucket: Bucket, wait: float) -> None:
         until = time.monotonic() + wait

@@ -20,6 +20,7 @@ from mailgate.config.streams import Stream
 from mailgate.contract.faults import Fault
 from mailgate.contract.read import Refusal, read, remainder
 from mailgate.contract.submission import Submission
+from mailgate.intake import throttle
 from mailgate.intake.door import Delivery
 from mailgate.journal.arrivals import (
     Arrival,
@@ -79,6 +80,7 @@ def decide(delivery: Delivery, config: Config, check_data: CheckData) -> Arrival
         return _parked(delivery, said.faults, said.producer)
     producer = said.producer or config.default_producer
     faults, stream_name, sender = _setting(said, config)
+    faults += throttle.faults(said, producer, config)
     stream = config.streams.get(stream_name)
     recipients, bad = _recipients(said, config, producer, stream_name, stream, check_data)
     faults += bad if not recipients else []
@@ -132,7 +134,7 @@ def decide(delivery: Delivery, config: Config, check_data: CheckData) -> Arrival
         tags=json.dumps(said.tags) if said.tags else None,
         metadata=json.dumps(said.metadata) if said.metadata else None,
         traceparent=said.traceparent,
-        throttle=_throttle(said),
+        throttle=throttle.text(said),
         attachments=said.attachments,
         session=delivery.session if _anonymous(delivery, said) else None,
         redelivered=delivery.redelivered,
@@ -155,8 +157,6 @@ def _setting(said: Submission, config: Config) -> tuple[list[Fault], str, Addres
         sender = stream.sender
         if sender is None:
             faults.append(Fault("from", f"is required, since stream {name} has no sender"))
-    if said.throttle and said.throttle.on_limit == "digest":
-        faults.append(Fault("throttle.on_limit", "must be defer or drop: digests are not offered"))
     return faults, name, sender
 
 
@@ -288,13 +288,6 @@ def _left_out(
 
 def _fault_text(faults: Sequence[Fault]) -> str:
     return json.dumps([{"field": f.field, "rule": f.rule} for f in faults], ensure_ascii=False)
-
-
-def _throttle(said: Submission) -> str | None:
-    if said.throttle is None:
-        return None
-    t = said.throttle
-    return json.dumps([t.key or "", t.limit, int(t.window * 1000), t.on_limit])
 
 
 def _ms(at: datetime | None) -> int | None:

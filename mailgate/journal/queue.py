@@ -41,6 +41,7 @@ class Head:
     #: The From address in wire form.
     sender: str
     template: str | None
+    tags: str | None
     throttle: str | None
     token: int
     suspect: bool
@@ -86,7 +87,7 @@ class Queue:
         )
         heads = (
             "SELECT r.id, r.message_id, r.email, r.token, r.suspect, r.charged, r.expires_at,"
-            " m.producer, m.stream, m.sender, m.template, m.throttle"
+            " m.producer, m.stream, m.sender, m.template, m.tags, m.throttle"
             " FROM recipients r JOIN messages m ON m.id = r.message_id"
             f" WHERE r.bucket_id = :bucket AND r.{waiting} AND r.due_at <= :now"
         )
@@ -239,7 +240,11 @@ class Queue:
             state = State.THROTTLED if wait.drop else State.QUEUED
             due = max(wait.due_at, now + 1)
             rows.append((id_, by_id[id_].head.token, state.value, due, "throttled"))
-            notes[id_] = {"waits_for": f"throttle: {wait.limit}", "due_at": wait.due_at}
+            notes[id_] = (
+                {"dropped_by": wait.limit}
+                if wait.drop
+                else {"waits_for": wait.limit, "due_at": wait.due_at}
+            )
         return [
             (id_, state is State.THROTTLED)
             for id_, state in self._moved(connection, rows, notes, now)
@@ -279,7 +284,7 @@ def quiet_since(connection: sa.Connection, since: int) -> bool:
 def _head(bucket: Bucket, row: Any) -> Head:
     # By position: a name is looked up in each row anew.
     id_, message_id, email, token, suspect, charged, expires_at, *said = row
-    producer, stream, sender, template, throttle = said
+    producer, stream, sender, template, tags, throttle = said
     return Head(
         id_,
         message_id,
@@ -289,6 +294,7 @@ def _head(bucket: Bucket, row: Any) -> Head:
         stream,
         sender,
         template,
+        tags,
         throttle,
         token,
         bool(suspect),

@@ -10,23 +10,40 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from bisect import bisect_right, insort
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import sqlalchemy as sa
 
+from mailgate.config.terms import format_duration
 from mailgate.journal.database import Database, packed
+
+#: Those that wait for one recipient are told times up to so far behind the first free
+#: place, or one window when that is longer (ms): none waits for the turns of others
+#: that may be cancelled meanwhile, and they do not all wake at once.
+SPREAD = 3_600_000
+#: Scatters ids over that time (Knuth's multiplicative hash).
+_SCATTER = 2_654_435_761
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """One window that a claim must fit into: at most ``limit`` in any ``window`` ms."""
+    """One window that a claim must fit into: at most ``limit`` in any ``window`` ms.
+
+    ``key`` names what is counted: several windows may share one count. ``rule`` is what
+    people are told.
+    """
 
     key: str
     limit: int
     window: int
     on_limit: Literal["defer", "drop"]
+    rule: str = ""
+
+    def __str__(self) -> str:
+        return f"throttle {self.rule}: {self.limit} in {format_duration(self.window / 1000)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +56,7 @@ class Wait:
 
 
 def charge_key(secret: bytes, *parts: str) -> str:
-    """The name of a window: an HMAC over producer, folded address and rule."""
+    """The name of a count: an HMAC over folded address, rule and what it counts together."""
     text = "\0".join(parts).encode("utf-8", "surrogatepass")
     return hmac.new(secret, text, hashlib.sha256).hexdigest()[:40]
 
@@ -51,36 +68,56 @@ def fit(
 ) -> tuple[list[int], dict[int, Wait]]:
     """Which recipients fit all their windows now, in the order given, and who waits.
 
-    Pure. ``hits`` are the times already charged, ascending. Those that wait for
-    one window are spread over the windows to come, so that a thousand of them
-    do not all wake for one free place.
+    Pure. ``hits`` are the times already charged. All windows of a recipient have room,
+    or it charges none. Those that wait are told the times at which there will be room
+    for them one after another.
     """
-    book = {key: list(times) for key, times in hits.items()}
-    ahead: dict[str, int] = {}
+    book = {key: sorted(times) for key, times in hits.items()}
+    told: dict[str, list[int]] = {}
     fits: list[int] = []
     waits: dict[int, Wait] = {}
     for recipient_id, charges in wanted:
-        worst: Wait | None = None
-        for c in charges:
-            times = [t for t in book.get(c.key, ()) if t > now - c.window]
-            if len(times) < c.limit:
-                continue
-            place = ahead.get(c.key, 0)
-            turn, slot = divmod(place, c.limit)
-            due = times[len(times) - c.limit + slot] + c.window * (1 + turn)
-            if worst is None or due > worst.due_at or c.on_limit == "drop":
-                worst = Wait(due, c.on_limit == "drop", f"{c.limit} in {c.window // 1000}s")
-            if worst.drop:
-                break
-        if worst is None:
-            fits.append(recipient_id)
-            for c in charges:
-                book.setdefault(c.key, []).append(now)
+        full = [c for c in charges if _full(c, book.get(c.key, ()), now)]
+        drop = next((c for c in full if c.on_limit == "drop"), None)
+        if drop is not None:
+            waits[recipient_id] = Wait(now, True, str(drop))
+        elif full:
+            due, last = _turn(recipient_id, full, book, told)
+            waits[recipient_id] = Wait(due, False, str(last))
         else:
-            waits[recipient_id] = worst
-            for c in charges:
-                ahead[c.key] = ahead.get(c.key, 0) + 1
+            fits.append(recipient_id)
+            for key in {c.key for c in charges}:
+                insort(book.setdefault(key, []), now)
     return fits, waits
+
+
+def _full(c: Charge, times: Sequence[int], now: int) -> bool:
+    return len(times) - bisect_right(times, now - c.window) >= c.limit
+
+
+def _turn(
+    recipient_id: int,
+    full: Sequence[Charge],
+    book: Mapping[str, Sequence[int]],
+    told: dict[str, list[int]],
+) -> tuple[int, Charge]:
+    """When there will be room behind those that were told before, and which window is last."""
+
+    def room(c: Charge, times: Sequence[int]) -> int:
+        return times[-c.limit] + c.window
+
+    dues = {}
+    for c in full:
+        line = [*book[c.key], *told.get(c.key, ())]
+        dues[c] = room(c, sorted(line))
+    last = max(dues, key=dues.__getitem__)
+    first = max(room(c, book[c.key]) for c in full)
+    latest = first + max(SPREAD, max(c.window for c in full))
+    if dues[last] > latest:
+        return first + recipient_id * _SCATTER % (latest - first), last
+    for key in {c.key for c in full}:
+        told.setdefault(key, []).append(dues[last])
+    return dues[last], last
 
 
 class Throttles:
@@ -94,7 +131,7 @@ class Throttles:
         )
         self._hits = sa.text(
             "SELECT h.key, h.at FROM throttle_hits h WHERE h.key IN"
-            f" (SELECT key FROM {keys}) AND h.at > :since ORDER BY h.at"
+            f" (SELECT key FROM {keys}) AND h.at > :since"
         )
         row = {"key": "text", "at": "bigint", "recipient_id": "bigint"}
         self._insert = sa.text(
@@ -124,7 +161,11 @@ class Throttles:
         claimed: Iterable[tuple[int, Sequence[Charge]]],
         now: int,
     ) -> None:
-        rows = [(c.key, now, recipient_id) for recipient_id, several in claimed for c in several]
+        rows = [
+            (key, now, recipient_id)
+            for recipient_id, several in claimed
+            for key in dict.fromkeys(c.key for c in several)
+        ]
         if rows:
             connection.execute(self._insert, {"rows": packed(rows)})
 

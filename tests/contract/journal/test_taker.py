@@ -238,9 +238,9 @@ async def test_a_throttle_by_template_counts_each_template(journal: Rig, taking:
 
 
 async def test_a_messages_own_throttle_is_kept(journal: Rig, taking: Taking) -> None:
-    own = '["digest", 2, 3600000, "drop"]'
+    own = '["digest", 2, 3600000, "drop", false]'
     journal.store(*(arrival(f"{n}", "ann@example.org", throttle=own) for n in range(4)))
-    journal.store(arrival("else", "ann@example.org", throttle='["other", 1, 1000, "drop"]'))
+    journal.store(arrival("else", "ann@example.org", throttle='["other", 1, 1000, "drop", false]'))
     found = await take(taking(), journal.lease())
     assert len(found.taken) == 3
     assert [dropped for _, dropped in found.turn.waiting] == [True, True]

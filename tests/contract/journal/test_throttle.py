@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 from mailgate.journal import throttle
+from mailgate.journal.surgery import Act, Surgery
 from mailgate.journal.throttle import Charge
 from mailgate.model.state import State
 from tests.contract.journal.rig import Rig, arrival, attempt, settlement
@@ -45,6 +48,45 @@ def test_eight_workers_never_exceed_a_window(processes: Callable[[], Rig]) -> No
     assert {(r.attempts, r.claims, r.charged) for r in waiting} == {(0, 0, False)}
 
 
+def test_whatever_the_interleaving_no_window_holds_more_than_its_limit(
+    processes: Callable[[], Rig],
+) -> None:
+    """Four workers in real time, each late in its own way, some claims tried again."""
+    rigs = [processes() for _ in range(4)]
+    to_one_address(rigs[0], 12)
+    charges = [
+        Charge("one", 2, 150, "defer"),
+        Charge("one", 1, 20, "defer"),
+        Charge("two", 5, 400, "defer"),
+    ]
+    over = time.monotonic() + 20
+
+    def work(numbered: tuple[int, Rig]) -> int:
+        n, rig = numbered
+        mine, lease, claimed = random.Random(n), rig.lease(), 0
+        while time.monotonic() < over and rig.count("recipients", "state <> 'sent'"):
+            heads = rig.heads(3)
+            time.sleep(mine.random() * 0.01)
+            fresh = [h for h in heads if not h.charged]
+            claims = rig.turn(lease, fresh, charges=charges).claims
+            claimed += len(claims)
+            claims += rig.turn(lease, [h for h in heads if h.charged]).claims
+            for claim in claims:
+                again = claim.attempts == 0 and mine.random() < 0.5
+                state = State.DEFERRED if again else State.SENT
+                rig.settle(settlement(claim, state, attempt=attempt()))
+        return claimed
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(work, enumerate(rigs))) == 12
+    hits = rigs[0].all("SELECT key, at FROM throttle_hits ORDER BY at")
+    assert len(hits) == 24
+    for charge in charges:
+        times = [h.at for h in hits if h.key == charge.key]
+        for end in times:
+            assert sum(end - charge.window < t <= end for t in times) <= charge.limit
+
+
 def test_who_waits_is_told_and_goes_later(journal: Rig) -> None:
     to_one_address(journal, 2)
     charge = Charge("k", 1, 60_000, "defer")
@@ -81,6 +123,18 @@ def test_a_recipient_is_charged_once_however_often_it_is_tried(journal: Rig) -> 
         assert head.charged  # so the taker asks for no charges again
         [claim] = journal.turn(lease, [head]).claims
     assert journal.count("throttle_hits") == 1
+
+
+def test_a_resend_is_charged_no_second_time(journal: Rig) -> None:
+    to_one_address(journal, 1)
+    charge = Charge("k", 1, 60_000, "drop")
+    [claim] = journal.turn(journal.lease(), journal.heads(), charges=[charge]).claims
+    journal.settle(settlement(claim, State.BOUNCED, attempt=attempt("bounce")))
+    act = Act("ann", "resend", "mended")
+    surgery = Surgery(journal.database)
+    journal.database.run_now(lambda c: surgery.move(c, [claim.recipient_id], State.QUEUED, act))
+    [head] = journal.heads()
+    assert head.charged
 
 
 def test_what_could_not_be_claimed_is_not_charged(processes: Callable[[], Rig]) -> None:

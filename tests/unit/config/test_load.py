@@ -137,6 +137,64 @@ def test_every_fault_is_told_at_once_with_its_key_and_the_allowed_values(tmp_pat
     assert "hunter2" not in str(found)
 
 
+def test_a_limit_may_be_written_with_its_window(tmp_path):
+    text = """
+    [throttles.flood]
+    limit = "3/10m"
+    spacing = "10s"
+    [throttles.day]
+    limit = 20
+    window = "1d"
+    """
+    file = write(tmp_path / "mailgate.toml", text)
+    config = load(file, {"MAILGATE_THROTTLES__FLOOD__LIMIT": "5/h"}, cwd=tmp_path)
+    assert config.throttles["flood"].windows() == ((5, 3600.0), (1, 10.0))
+    config = load(file, {"MAILGATE_THROTTLES__DAY__LIMIT": "5"}, cwd=tmp_path)
+    assert config.throttles["day"].windows() == ((5, 86400.0),)
+
+
+def test_a_throttle_that_limits_nothing_or_selects_nothing_is_a_fault(tmp_path):
+    found = faults(
+        """
+        [throttles.empty]
+        per = "recipient"
+        [throttles.endless]
+        limit = 3
+        [throttles.nothing]
+        window = "1h"
+        [throttles.other]
+        limit = "3/h"
+        streams = ["nope"]
+        [throttles.later]
+        limit = "3/h"
+        on_limit = "digest"
+        [throttles.odd]
+        limit = "3/h burst 2"
+        [streams.codes]
+        bypass_throttles = true
+        hard_cap = "30/h burst 5"
+        [producers.shop]
+        throttle = "all"
+        weight = 0
+        """,
+        tmp_path,
+    )
+    assert found == {
+        "throttles.empty.limit": "is required, or spacing instead",
+        "throttles.endless.window": "is required with a limit: "
+        "a duration such as '10m', '24h' or '7d'",
+        "throttles.nothing.limit": "is required with a window: a whole number, at least 1",
+        "throttles.other.streams": "names 'nope', which is no stream; "
+        "the streams are: 'transactional', 'codes', 'bulk'",
+        "throttles.later.on_limit": "is 'digest'; it must be one of 'defer', 'drop'",
+        "throttles.odd.limit": "is '3/h burst 2'; it must be a whole number, at least 1 "
+        "or a rate such as '3/10m', which says the window too",
+        "streams.codes.hard_cap": "has no burst: it counts in a sliding window",
+        "producers.shop.throttle": "is 'all'; it must be one of 'stricter', 'any', 'none'",
+        "producers.shop.weight": "is 0; it must be a whole number from 1 to 1000",
+    }
+
+
 def test_a_fault_says_where_the_value_came_from(tmp_path):
     file = write(tmp_path / "mailgate.toml", "[worker]\nconversations = 0\n")
     with pytest.raises(ConfigError) as caught:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mailgate.journal.throttle import Charge, charge_key, fit
+from mailgate.journal.throttle import SPREAD, Charge, charge_key, fit
 
 
 def charge(key: str = "k", limit: int = 2, window: int = 100, on_limit: str = "defer") -> Charge:
-    return Charge(key, limit, window, on_limit)  # type: ignore[arg-type]
+    return Charge(key, limit, window, on_limit, "flood")  # type: ignore[arg-type]
 
 
 def test_what_fits_goes_and_the_rest_waits_until_the_window_opens() -> None:
@@ -54,8 +54,53 @@ def test_no_charges_always_fit() -> None:
     assert fit([(1, []), (2, [])], {}, 0) == ([1, 2], {})
 
 
+def test_all_windows_of_a_count_must_have_room_and_are_charged_once() -> None:
+    """At most 3 in 10, 5 in 100, and 2 between any two."""
+    rules = [charge("k", 3, 10), charge("k", 5, 100), charge("k", 1, 2)]
+    hits: list[int] = []
+    for now in range(1000, 1130):
+        fits, waits = fit([(now, rules)], {"k": hits}, now)
+        if fits:
+            hits.append(now)
+        else:
+            # Told exactly: not before then, and then.
+            due = waits[now].due_at
+            assert fit([(0, rules)], {"k": hits}, due - 1)[0] == []
+            assert fit([(0, rules)], {"k": hits}, due)[0] == [0]
+    assert hits == [1000, 1002, 1004, 1010, 1012, 1100, 1102, 1104, 1110, 1112]
+
+
+def test_who_is_told_what_it_waits_for() -> None:
+    short, long = charge("short", 1, 10_000), charge("long", 3, 600_000)
+    _, waits = fit([(1, [short, long])], {"short": [95], "long": [1, 2, 3]}, 100)
+    assert waits[1].limit == "throttle flood: 3 in 10m"
+
+
+def test_a_thousand_that_wait_for_one_recipient_do_not_wake_at_once() -> None:
+    """Taken fifty at a time, as a worker does."""
+    rule = charge("k", 1, 10_000)
+    dues: list[int] = []
+    for batch in range(20):
+        wanted = [(batch * 50 + n, [rule]) for n in range(50)]
+        dues += [w.due_at for w in fit(wanted, {"k": [0]}, batch)[1].values()]
+    assert len(dues) == 1000
+    for at in set(dues):
+        assert sum(at <= due < at + 10_000 for due in dues) <= 20
+
+
+@given(st.integers(2, 200), st.sampled_from([1_000, 600_000, 86_400_000]))
+def test_nobody_is_told_to_wait_for_the_turns_of_hundreds(many: int, window: int) -> None:
+    """Those before it may be cancelled: it looks again an hour, or a window, after room."""
+    rule = charge("k", 1, window)
+    _, waits = fit([(n, [rule]) for n in range(many)], {"k": [0]}, 1)
+    assert len(waits) == many
+    assert waits[0].due_at == window
+    assert max(w.due_at for w in waits.values()) <= window + max(window, SPREAD)
+
+
 KEYS = ["a", "b"]
-RULES = {"a": charge("a", 2, 50), "b": charge("b", 3, 90)}
+#: Two windows on one count, one on the other.
+RULES = {"a": [charge("a", 2, 50), charge("a", 1, 7)], "b": [charge("b", 3, 90)]}
 
 
 @given(
@@ -73,17 +118,17 @@ def test_no_window_ever_holds_more_than_its_limit(steps: list[tuple[int, list[li
     hits: dict[str, list[int]] = {key: [] for key in KEYS}
     for wait, asks in steps:
         now += wait
-        wanted = {number + n: [RULES[k] for k in keys] for n, keys in enumerate(asks)}
+        wanted = {number + n: [c for k in keys for c in RULES[k]] for n, keys in enumerate(asks)}
         number += len(asks)
         fits, waits = fit(list(wanted.items()), hits, now)
         assert sorted([*fits, *waits]) == sorted(wanted)
         assert all(w.due_at > now for w in waits.values())
         for id_ in fits:
-            for c in wanted[id_]:
-                hits[c.key].append(now)
-    for key, rule in RULES.items():
-        for end in hits[key]:
-            inside = [t for t in hits[key] if end - rule.window < t <= end]
+            for key in {c.key for c in wanted[id_]}:
+                hits[key].append(now)
+    for rule in [c for charges in RULES.values() for c in charges]:
+        for end in hits[rule.key]:
+            inside = [t for t in hits[rule.key] if end - rule.window < t <= end]
             assert len(inside) <= rule.limit
 
 

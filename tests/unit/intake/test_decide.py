@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mailgate.config.producers import Producer
 from mailgate.config.shape import Config
 from mailgate.intake.accept import decide
 from mailgate.intake.door import Delivery
@@ -126,7 +127,7 @@ def test_everything_that_was_said_is_kept() -> None:
         }
     )
     assert (a.send_at, a.expires_at) == (1_893_456_000_000, 1_893_542_400_000)
-    assert json.loads(a.throttle or "") == ["k", 2, 3_600_000, "drop"]
+    assert json.loads(a.throttle or "") == ["k", 2, 3_600_000, "drop", False]
     assert (a.tags, a.metadata, a.sensitive, a.idempotency_key) == ('["x"]', '{"n": 1}', True, "k1")
     assert a.attachments[0].content == b"hi"
     body = json.loads(a.body)
@@ -235,6 +236,37 @@ def test_neither_order_nor_spacing_nor_trace_makes_another_body() -> None:
     mixed = json.dumps({**trace, **dict(reversed(said.items()))}, indent=2).encode()
     assert accepted(said).body_hash == accepted(mixed).body_hash
     assert accepted(said).body_hash != accepted({**said, "text": "else"}).body_hash
+
+
+OWN = {"window": "1h"}
+REPLACING = {"window": "1h", "replace": True}
+
+
+@pytest.mark.parametrize(
+    ("may", "throttle", "field"),
+    [
+        ("stricter", OWN, None),
+        ("stricter", REPLACING, "throttle.replace"),
+        ("any", REPLACING, None),
+        ("none", OWN, "throttle"),
+    ],
+)
+def test_a_message_says_of_throttles_what_its_producer_may(
+    may: str, throttle: dict[str, Any], field: str | None
+) -> None:
+    section = Producer.model_validate({"throttle": may})
+    config = CONFIG.model_copy(update={"producers": {"shop": section}})
+    document = {**SMALL, "producer": "shop", "throttle": throttle}
+    if field is None:
+        kept = json.loads(accepted(document, config=config).throttle or "")
+        assert kept == ["", 1, 3_600_000, "defer", "replace" in throttle]
+    else:
+        assert list(faults(parked(document, config=config))) == [field]
+
+
+def test_a_key_alone_is_kept_for_the_rules_that_count_by_key() -> None:
+    document = {**SMALL, "throttle": {"key": "order-7"}}
+    assert json.loads(accepted(document).throttle or "") == ["order-7", None, None, "defer", False]
 
 
 # --- parked --------------------------------------------------------------------------
