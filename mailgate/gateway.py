@@ -35,6 +35,8 @@ from mailgate.model.message import Envelope, Letter
 from mailgate.model.outcome import Outcome, Reply, Scope
 from mailgate.model.state import Lane, Phase
 from mailgate.render.catalogue import Catalogue, built_in_root
+from mailgate.render.dkim import Signer
+from mailgate.render.dkim_keys import read_keys
 from mailgate.render.errors import RenderError
 from mailgate.render.renderer import Renderer
 from mailgate.smtp.pool import Pool
@@ -60,6 +62,7 @@ class Gateway:
         passwords: Mapping[str, Secret],
         catalogue: Catalogue,
         limiter: Callable[[Database], Limiter],
+        signer: Signer | None = None,
     ) -> None:
         self._config = config
         self._ring = ring
@@ -68,7 +71,7 @@ class Gateway:
         self._database = Database(config.journal.url)
         self._queue = Queue(self._database)
         self._limiter = limiter(self._database)
-        self._renderer = Renderer(catalogue)
+        self._renderer = Renderer(catalogue, signer=signer)
         self._pool = Pool(config.relays, passwords)
         self._ids = Ids(random.random)
         self._lease = self._new_lease()
@@ -87,6 +90,7 @@ class Gateway:
         ring: Callable[[Lane], None],
         passwords: Mapping[str, Secret] | None = None,
     ) -> Gateway:
+        """Reads templates and DKIM keys; raises ``ConfigError`` for a key that cannot sign."""
         roots = (*config.templates.path, built_in_root())
         return cls(
             config,
@@ -94,6 +98,7 @@ class Gateway:
             passwords=passwords or {},
             catalogue=Catalogue.load(roots, default_locale=config.default_locale),
             limiter=lambda database: open_limiter(config, database),
+            signer=read_keys(config.dkim).signer(),
         )
 
     async def start(self) -> None:

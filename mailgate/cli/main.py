@@ -13,6 +13,7 @@ import typer
 
 from mailgate import __version__
 from mailgate.cli import (
+    dkim,
     failures,
     journal,
     messages,
@@ -92,6 +93,7 @@ app.add_typer(messages.app, name="messages")
 app.add_typer(failures.app, name="failures")
 app.add_typer(parked.app, name="parked")
 app.add_typer(templates.app, name="templates")
+app.add_typer(dkim.app, name="dkim")
 app.add_typer(journal.db, name="db")
 app.add_typer(settings.config, name="config")
 app.command()(settings.contract)

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from mailgate.cli.notify import ready
-from mailgate.cli.setting import complain, fail, setting
+from mailgate.cli.setting import check_keys, complain, fail, setting
 
 
 class PoolName(StrEnum):
@@ -88,6 +88,7 @@ def worker(
 
     setting.logs()
     config = setting.config()
+    check_keys(config)
     setting.database().close()
     lanes = [Lane(one.value) for one in lane] if lane else list(Lane)
     try:

@@ -97,6 +97,19 @@ def passwords(config: Config) -> Mapping[str, Secret]:
     return found
 
 
+def check_keys(config: Config) -> None:
+    """Warn about the keys that sign mail; one that cannot sign ends the program."""
+    from mailgate.render.dkim_keys import read_keys
+
+    keys = read_keys(config.dkim)
+    for warning in keys.warnings:
+        complain(f"warning: {warning}")
+    for fault in keys.faults:
+        complain(str(fault))
+    if keys.faults:
+        raise typer.Exit(2)
+
+
 def complain(text: str) -> None:
     """One line on standard error."""
     print(f"mailgate: {clean(text)}", file=sys.stderr)

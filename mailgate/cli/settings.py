@@ -31,12 +31,14 @@ def show(
 def check() -> None:
     """Report every error at once, and warn about what is dangerous; exit 2 on errors."""
     from mailgate.config.load import secret_faults, warnings
+    from mailgate.render.dkim_keys import read_keys
 
     said = setting.said()
-    found = secret_faults(said, os.environ)
+    keys = read_keys(said.dkim)
+    found = [*secret_faults(said, os.environ), *keys.faults]
     for fault in found:
         complain(str(fault))
-    for warning in warnings(said):
+    for warning in (*warnings(said), *keys.warnings):
         complain(f"warning: {warning}")
     if found:
         raise typer.Exit(2)

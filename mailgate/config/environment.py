@@ -79,8 +79,8 @@ def _find(said: str, tree: Mapping[str, Any]) -> tuple[tuple[str, ...], Place] |
 
 
 def _chosen(part: str, table: Any) -> str:
-    """A name as the file spells it: shells allow no '-' in the name of a variable."""
-    names = [n for n in table if n.replace("-", "_") == part] if isinstance(table, dict) else []
+    """A name as the file spells it: shells allow no '-' and no '.' in a variable's name."""
+    names = [n for n in table if re.sub(r"[-.]", "_", n) == part] if isinstance(table, dict) else []
     return names[0] if len(names) == 1 and part not in table else part
 
 

@@ -39,6 +39,11 @@ class ConfigError(ValueError):
         super().__init__("\n".join(str(fault) for fault in self.faults))
 
 
+def dotted(path: Sequence[str]) -> str:
+    """A key as TOML writes it: a part with dots of its own, such as a domain, in quotes."""
+    return ".".join(f'"{part}"' if "." in part else part for part in path)
+
+
 @dataclass(slots=True)
 class Draft:
     """What was said so far, key by key, and what was wrong with it."""
@@ -56,7 +61,7 @@ class Draft:
         return self.file
 
     def blame(self, path: Sequence[str], rule: str, source: str | None = None) -> None:
-        fault = ConfigFault(".".join(path), rule, source or self.source(path))
+        fault = ConfigFault(dotted(path), rule, source or self.source(path))
         if fault not in self.faults:
             self.faults.append(fault)
 
@@ -95,12 +100,14 @@ def _blame(draft: Draft, found: Any, left_out: Collection[tuple[str, ...]]) -> t
             words = set(re.findall(r"\w+", f"{key} {rule}"))
             if path not in left_out and not gone & words:
                 draft.blame(path, rule)
-    elif found["type"] == "missing" and ".".join(loc) in {fault.key for fault in draft.faults}:
+    elif found["type"] == "missing" and dotted(loc) in {fault.key for fault in draft.faults}:
         pass  # What stood there is a fault by itself.
     elif found["type"] == "missing":
         draft.blame(loc, f"is required: {must}")
     elif found["type"] == "extra_forbidden":
         draft.blame(loc, f"is not a known key{_known(loc)}")
+    elif found["type"] == "value_error" and ("[key]" in found["loc"] or "unsigned" in loc):
+        draft.blame(loc, str(found["ctx"]["error"]))
     elif "[key]" in found["loc"]:
         draft.blame(loc, "is not a good name: a-z, 0-9, '-' and '_', at most 63, a-z or 0-9 first")
     else:

@@ -32,7 +32,13 @@ def _mask(value: Any) -> Any:
 
 def warnings(config: Config) -> list[str]:
     """What works and may still hurt, as sentences that begin with the key."""
-    return [*_transport(config), *_relays(config), *_limits(config), *_order(config)]
+    return [
+        *_transport(config),
+        *_relays(config),
+        *_limits(config),
+        *_order(config),
+        *_signatures(config),
+    ]
 
 
 def _transport(config: Config) -> list[str]:
@@ -130,4 +136,19 @@ def _order(config: Config) -> list[str]:
             said.append(f"{key}.give_up is not longer than first: nothing is tried twice")
         if stream.expires_after is not None and stream.expires_after > retry.give_up:
             said.append(f"streams.{name}.expires_after is longer than retry.give_up, which ends it")
+    return said
+
+
+def _signatures(config: Config) -> list[str]:
+    """Streams whose sender nobody signs for, where others are signed for."""
+    said = []
+    for name, stream in config.streams.items():
+        domain = stream.sender.domain if stream.sender else ""
+        parents = domain.split(".")
+        above = [".".join(parents[at:]) for at in range(1, len(parents))]
+        signed = domain in config.dkim or any(
+            parent in config.dkim and config.dkim[parent].subdomains for parent in above
+        )
+        if config.dkim and domain and not signed:
+            said.append(f"streams.{name}.from is at {domain}, whose mail no key in dkim signs")
     return said

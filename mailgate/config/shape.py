@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from mailgate.config.breakers import Breakers
 from mailgate.config.producers import Producer
+from mailgate.config.dkim import Dkim, Domain
 from mailgate.config.relays import Relay
 from mailgate.config.streams import Stream, built_in_streams
 from mailgate.config.terms import (
@@ -141,6 +142,7 @@ class Config(Section):
     streams: dict[Name, Stream] = Field(default_factory=built_in_streams)
     producers: dict[Name, Producer] = Field(default_factory=dict)
     throttles: dict[Name, Throttle] = Field(default_factory=dict)
+    dkim: dict[Domain, Dkim] = Field(default_factory=dict)
     limits: Limits = Limits()
     breakers: Breakers = Breakers()
     worker: Worker = Worker()

@@ -20,6 +20,7 @@ from mailgate.model.message import Letter
 from mailgate.render import encode, mime, skeleton, text
 from mailgate.render.budget import joined
 from mailgate.render.catalogue import Catalogue
+from mailgate.render.dkim import Signer
 from mailgate.render.errors import RenderError
 from mailgate.render.filters import URL_SCHEMES
 from mailgate.render.inline import MAX_HTML, InlineError, inline
@@ -51,8 +52,12 @@ class Parts:
 class Renderer:
     """Renders letters by a catalogue. Safe to share between threads."""
 
-    def __init__(self, catalogue: Catalogue, *, cache_bytes: int = 64 << 20) -> None:
+    def __init__(
+        self, catalogue: Catalogue, *, signer: Signer | None = None, cache_bytes: int = 64 << 20
+    ) -> None:
+        """``signer`` has the last word on the bytes: none, and mails are not signed."""
         self.catalogue = catalogue
+        self._signer = signer
         self.cache = skeleton.Cache(cache_bytes)
         self.mismatches = 0
         self._compiled = 0
@@ -60,7 +65,10 @@ class Renderer:
     def render(self, letter: Letter) -> bytes:
         """The bytes of ``letter``. Raises ``RenderError``, and then always will."""
         body = self._own(letter) if letter.template is None else self._templated(letter)
-        return mime.build(letter, body)
+        content = mime.build(letter, body)
+        if self._signer is None:
+            return content
+        return self._signer.sign(letter.sender.domain, letter.date // 1000, content)
 
     def preview(self, template: str, data: Mapping[str, Any], locale: str | None = None) -> Parts:
         """The parts of a template as they would be sent. Raises ``RenderError``."""

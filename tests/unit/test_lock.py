@@ -49,8 +49,8 @@ def test_each_test_dependency_is_in_the_test_lock(wanted: Requirement) -> None:
 
 def test_tests_run_with_the_versions_that_run_in_production() -> None:
     run, test = locked("run"), locked("test")
-    assert {name: str(pin) for name, pin in run.items()} == {
-        name: str(pin) for name, pin in test.items() if name in run
+    assert {name: version(pin) for name, pin in run.items()} == {
+        name: version(pin) for name, pin in test.items() if name in run
     }
 
 

@@ -461,3 +461,41 @@ def test_what_does_not_belong_together_in_a_relay_is_said_in_one_fault(tmp_path,
 def test_the_environment_of_this_process_is_never_read(tmp_path, monkeypatch):
     monkeypatch.setitem(os.environ, "MAILGATE_INBOX__KEEP", "3")
     assert load(None, {}, cwd=tmp_path).inbox.keep == 1000
+
+
+# --- signing ------------------------------------------------------------------------
+
+
+def test_domains_and_selectors_are_read_as_dns_has_them(tmp_path):
+    text = '[dkim."Bücher.Example"]\nkeys = { MG2026 = "keys/one.pem" }\nunsigned = "Date"\n'
+    file = write(tmp_path / "mailgate.toml", text)
+    section = load(file, {}, cwd=tmp_path).dkim["xn--bcher-kva.example"]
+    assert section.keys == {"mg2026": tmp_path / "keys" / "one.pem"}
+    assert section.unsigned == ("date",)
+
+
+def test_the_faults_of_signing_name_the_quoted_domain(tmp_path):
+    said = faults(
+        '[dkim."example.com"]\nkeys = { "a b" = "k" }\nunsigned = ["from"]\n'
+        '[dkim."example.net"]\nkeys = {}\n[dkim."not a domain"]\nkeys = { s = "k" }\n'
+        '[dkim."example.org"]\nkey = "k"\n',
+        tmp_path,
+    )
+    assert set(said) == {
+        'dkim."example.com".keys.a b',
+        'dkim."example.com".unsigned.0',
+        'dkim."example.net".keys',
+        "dkim.not a domain",
+        'dkim."example.org".key',
+        'dkim."example.org".keys',
+    }
+    assert "is not a selector" in said['dkim."example.com".keys.a b']
+    assert "From, which is always signed" in said['dkim."example.com".unsigned.0']
+    assert said["dkim.not a domain"] == "is not a domain such as 'example.com'"
+
+
+def test_a_variable_finds_a_domain_that_the_file_knows(tmp_path):
+    file = write(tmp_path / "mailgate.toml", '[dkim."a-b.example"]\nkeys = { s = "k.pem" }\n')
+    environ = {"MAILGATE_DKIM__A_B_EXAMPLE__KEYS__S": "/run/secrets/k.pem"}
+    section = load(file, environ, cwd=tmp_path).dkim["a-b.example"]
+    assert section.keys == {"s": Path("/run/secrets/k.pem")}

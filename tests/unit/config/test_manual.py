@@ -41,7 +41,8 @@ def test_the_example_holds_every_key():
         if isinstance(value, list) and value and isinstance(value[0], dict):
             return {path} | said(value[0], (*path, ROW))
         if isinstance(value, dict):
-            named = path in {("relays",), ("streams",), ("producers",), ("throttles",)}
+            above = place(path)
+            named = above is not None and above.section is None and above.named is not None
             return {
                 key
                 for name, inner in value.items()
