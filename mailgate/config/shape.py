@@ -12,8 +12,8 @@ from typing import Any, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from mailgate.config.breakers import Breakers
-from mailgate.config.producers import Producer
 from mailgate.config.dkim import Dkim, Domain
+from mailgate.config.producers import Producer
 from mailgate.config.relays import Relay
 from mailgate.config.streams import Stream, built_in_streams
 from mailgate.config.terms import (
