@@ -21,7 +21,7 @@ from mailgate.delivery.conversation import Gate, Marker
 from mailgate.delivery.lease import ProcessLease
 from mailgate.delivery.pipeline import Pipeline
 from mailgate.delivery.turns import Ended
-from mailgate.dispatch.lanes import lanes_of
+from mailgate.dispatch.lanes import kept_for_urgent, lanes_of
 from mailgate.dispatch.take import Taker
 from mailgate.journal import schema, throttle
 from mailgate.journal.database import Database, JournalAway
@@ -72,7 +72,14 @@ class Gateway:
         self._queue = Queue(self._database)
         self._limiter = limiter(self._database)
         self._renderer = Renderer(catalogue, signer=signer)
-        self._pool = Pool(config.relays, passwords)
+        self._pool = Pool(
+            config.relays,
+            passwords,
+            kept={
+                name: kept_for_urgent(relay.max_connections, config.worker.reserved)
+                for name, relay in config.relays.items()
+            },
+        )
         self._ids = Ids(random.random)
         self._lease = self._new_lease()
         self._pipeline: Pipeline | None = None
@@ -248,9 +255,9 @@ class Gateway:
             return outcomes.failed(Phase.RENDER, reply, error.kind, Scope.MESSAGE)
 
     def _send(
-        self, relay: str, envelope: Envelope, marker: Marker, gate: Gate | None
+        self, relay: str, envelope: Envelope, marker: Marker, gate: Gate | None, urgent: bool
     ) -> Awaitable[Outcome]:
-        return self._pool.deliver(relay, envelope, marker, gate)
+        return self._pool.deliver(relay, envelope, marker, gate, urgent=urgent)
 
 
 def open_limiter(config: Config, database: Database) -> Limiter:

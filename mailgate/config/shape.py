@@ -78,6 +78,13 @@ class Worker(Section):
     conversations: int = Field(
         50, ge=1, le=1000, description="SMTP conversations open at once in a worker process."
     )
+    reserved: float = Field(
+        0.1,
+        ge=0,
+        le=0.9,
+        description="Share of the conversations, and of each relay's connections, that only "
+        "the high lane may use: at least one of four or more.",
+    )
     deadline: Duration = Field(5.0, gt=0, description="How long one delivery task works.")
     lease: Duration = Field(10.0, ge=1, description="A silent process is dead after this.")
     max_claims: int = Field(5, ge=1, description="Deaths alone before a recipient is held.")

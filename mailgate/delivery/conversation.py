@@ -18,7 +18,7 @@ from mailgate.limits.rules import HORIZON, Ask, Grant, Limiter, LimiterAway
 from mailgate.model import outcome as outcomes
 from mailgate.model.message import Claim, Envelope, Letter
 from mailgate.model.outcome import LeaseLost, Outcome, Reply, Scope
-from mailgate.model.state import Phase
+from mailgate.model.state import Lane, Phase
 
 #: A conversation that cannot get its permit renewed in this time gives its claim back.
 PERMIT_PATIENCE = 5.0
@@ -36,7 +36,8 @@ class Marker(Protocol):
 
 Gate = Callable[[], Awaitable[None]]
 Render = Callable[[Letter], bytes | Outcome]
-Send = Callable[[str, Envelope, Marker, Gate | None], Awaitable[Outcome]]
+#: Relay, envelope, marker, gate, and whether it may use what is kept for urgent mail.
+Send = Callable[[str, Envelope, Marker, Gate | None, bool], Awaitable[Outcome]]
 Trouble = Callable[[str, BaseException], None]
 
 
@@ -129,10 +130,11 @@ async def converse(
             return rendered, None
         content = rendered
         envelope = Envelope(claim.mail_from, claim.address.email, content)
+        urgent = claim.lane is Lane.HIGH
         if permit is None:
-            return await send(claim.relay, envelope, marks, None), content
+            return await send(claim.relay, envelope, marks, None, urgent), content
         await permit.until_near()
-        return await send(claim.relay, envelope, marks, permit.gate), content
+        return await send(claim.relay, envelope, marks, permit.gate, urgent), content
     except LeaseLost as error:
         outcome = _untouched("lease_lost", str(error))
     except PermitLost:

@@ -19,6 +19,7 @@ from mailgate.delivery.conversation import Marks, Permit, Render, Send, Trouble,
 from mailgate.delivery.lease import ProcessLease
 from mailgate.delivery.retry import settle
 from mailgate.delivery.turns import Ended, given_back, moved_on, routed
+from mailgate.dispatch.lanes import kept_for_urgent
 from mailgate.dispatch.take import Take, Taken, Taker
 from mailgate.journal.database import Database, JournalAway
 from mailgate.journal.leases import claimed_by
@@ -68,7 +69,8 @@ class Pipeline:
         self._random = random
         self._report = report
         self._trouble = trouble
-        self._open: set[asyncio.Task[None]] = set()
+        self._open: dict[asyncio.Task[None], Lane] = {}
+        self._reserved = kept_for_urgent(config.worker.conversations, config.worker.reserved)
         self._ended: list[Ended] = []
         # Recipients in open conversations, by id and token.
         self._claimed: set[tuple[int, int]] = set()
@@ -168,6 +170,7 @@ class Pipeline:
                 of=self._lease.of,
                 place=self._lease.place,
                 busy=bool(self._open),
+                kept=max(0, self._reserved - sum(x is Lane.HIGH for x in self._open.values())),
             )
         except BaseException:
             # Whatever it was, these outcomes are not known to be written.
@@ -192,7 +195,7 @@ class Pipeline:
         for taken in take.taken:
             self._claimed.add((taken.claim.recipient_id, taken.claim.token))
             task = asyncio.create_task(self._converse(taken))
-            self._open.add(task)
+            self._open[task] = taken.claim.lane
             task.add_done_callback(self._done)
         if told:
             self._report(told)
@@ -225,7 +228,7 @@ class Pipeline:
             self._hold_again = now + 5 * DRAIN
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._open.discard(task)
+        self._open.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             # Its recipient stays claimed, and its marks tell the truth when we are buried.
             self._trouble("a conversation ended without an outcome", error)

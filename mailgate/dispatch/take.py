@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mailgate.config.shape import Config
-from mailgate.dispatch.lanes import Shares, pick
+from mailgate.dispatch.lanes import Due, Places, looked_at
 from mailgate.dispatch.throttles import charges
 from mailgate.journal.arrivals import BucketKey
 from mailgate.journal.database import Connection, Database
@@ -54,7 +54,7 @@ class Taker:
         self._limiter = limiter
         self._config = config
         self._secret = secret
-        self._shares = Shares()
+        self._places = Places(self._weight)
         self._closed: dict[int, float] = {}
 
     async def take(
@@ -67,15 +67,19 @@ class Taker:
         of: int = 1,
         place: int = 0,
         busy: bool = False,
+        kept: int = 0,
     ) -> Take:
         """Settle ``settlements`` and claim up to ``want`` recipients of ``lanes``.
 
-        ``of`` workers live, of which this is number ``place``; ``busy`` tells that
-        conversations are open, so that no suspect can be claimed alone now.
+        ``kept`` of the places are for the high lane only. ``of`` workers live, of which
+        this is number ``place``; ``busy`` tells that conversations are open, so that no
+        suspect can be claimed alone now.
         Raises ``JournalAway``; then nothing is settled and nothing claimed.
         """
         now = self._database.now()
         due: list[tuple[BucketKey, list[Head]]] = []
+        if want <= kept:
+            lanes = [lane for lane in lanes if lane is Lane.HIGH]
         if want > 0:
             due = await self._database.read(lambda c: self._look(c, now, want, lanes, of, place))
         fresh, expired, suspects = _sorted(due, now)
@@ -83,7 +87,7 @@ class Taker:
         alone = bool(candidates)
         if not alone:
             # Also when the suspect may not go now: it holds nobody up.
-            candidates, grants = await self._admit(pick(fresh, want, self._shares))
+            candidates, grants = await self._admit(self._places.pick(fresh, want, kept))
         if not (settlements or candidates or expired):
             return Take(Turn(), again_in=self._reopens(), suspects=bool(suspects))
         lot = tuple(settlements)
@@ -103,7 +107,7 @@ class Taker:
             )
             for claim in turn.claims
         ]
-        seen = sum(len(heads) for _, heads in fresh)
+        seen = sum(len(d.fresh) + len(d.retries) for d in fresh)
         take.more = want > 0 and seen >= want and bool(candidates)
         return take
 
@@ -122,10 +126,13 @@ class Taker:
             for b in self._queue.due(connection, now)
             if b.key.lane in lanes and self._closed.get(b.id, 0.0) <= clock
         ]
-        # With many buckets a few of each will do: turns are taken between them.
-        most = max(2, -(-2 * want // len(open_))) if len(open_) > 1 else want
-        most = min(most, want)
-        return [(b.key, self._queue.heads(connection, b, now, most, of, place)) for b in open_]
+        most = looked_at((b.key for b in open_), want, self._weight)
+        return [
+            (b.key, self._queue.heads(connection, b, now, most[b.key], of, place)) for b in open_
+        ]
+
+    def _weight(self, producer: str) -> float:
+        return self._config.producer(producer).weight
 
     async def _admit(self, heads: Sequence[Head]) -> tuple[list[Candidate], dict[int, Grant]]:
         """The candidates that every limit admits, with the permits of the paced ones."""
@@ -184,12 +191,14 @@ class Taker:
 
 def _sorted(
     due: Sequence[tuple[BucketKey, list[Head]]], now: int
-) -> tuple[list[tuple[BucketKey, list[Head]]], list[Head], list[Head]]:
+) -> tuple[list[Due[Head]], list[Head], list[Head]]:
     """Heads apart: those to send, those whose time is over, those to be claimed alone."""
-    fresh, expired, suspects = [], [], []
+    going, expired, suspects = [], [], []
     for key, heads in due:
         expired += [h for h in heads if h.expires_at is not None and h.expires_at <= now]
         living = [h for h in heads if h.expires_at is None or h.expires_at > now]
         suspects += [h for h in living if h.suspect]
-        fresh.append((key, [h for h in living if not h.suspect]))
-    return fresh, expired, suspects
+        sure = [h for h in living if not h.suspect]
+        retries = [h for h in sure if h.retry]
+        going.append(Due(key, [h for h in sure if not h.retry], retries))
+    return going, expired, suspects

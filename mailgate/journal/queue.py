@@ -47,6 +47,8 @@ class Head:
     suspect: bool
     charged: bool
     expires_at: int | None
+    #: It was tried and refused before.
+    retry: bool = False
 
     @property
     def domain(self) -> str:
@@ -80,24 +82,40 @@ class Queue:
         self.settling = Settling(database)
         self._throttles = Throttles(database)
         waiting = "state IN ('queued', 'deferred')"
+        # One entry of the index for each bucket and state; as EXISTS or a join PostgreSQL
+        # may read all that is due.
+        one = [
+            f"(SELECT 1 FROM recipients r WHERE r.bucket_id = b.id AND r.{waiting}"
+            f" AND r.state = '{state}' AND r.due_at <= :now LIMIT 1)"
+            for state in (State.QUEUED, State.DEFERRED)
+        ]
         self._due = sa.text(
             "SELECT b.id, b.lane, b.producer, b.route, b.domain FROM buckets b"
-            " WHERE b.open_at <= :now AND EXISTS (SELECT 1 FROM recipients r"
-            f" WHERE r.bucket_id = b.id AND r.{waiting} AND r.due_at <= :now) ORDER BY b.id"
+            f" WHERE b.open_at <= :now AND COALESCE({', '.join(one)}) = 1 ORDER BY b.id"
         )
         heads = (
             "SELECT r.id, r.message_id, r.email, r.token, r.suspect, r.charged, r.expires_at,"
+            " r.state = 'deferred' AS retry,"
             " m.producer, m.stream, m.sender, m.template, m.tags, m.throttle"
             " FROM recipients r JOIN messages m ON m.id = r.message_id"
             f" WHERE r.bucket_id = :bucket AND r.{waiting} AND r.due_at <= :now"
         )
         tail = " ORDER BY r.due_at, r.id LIMIT :most"
         own = " AND r.id % :of = :place"
+
+        def first(mine: bool, sure: bool) -> sa.TextClause:
+            # Fresh ones and retries apart, each from its own end of the index: what waits
+            # to be tried again, however much, hides nothing that was never tried.
+            more = own * mine + " AND NOT r.suspect" * sure + tail
+            parts = [
+                f"SELECT * FROM ({heads} AND r.state = '{state}'{more}) AS {state}_heads"
+                for state in (State.QUEUED, State.DEFERRED)
+            ]
+            return sa.text(" UNION ALL ".join(parts))
+
         # By (own, without suspects).
         self._heads = {
-            (mine, sure): sa.text(heads + own * mine + " AND NOT r.suspect" * sure + tail)
-            for mine in (False, True)
-            for sure in (False, True)
+            (mine, sure): first(mine, sure) for mine in (False, True) for sure in (False, True)
         }
         # Only what is as it was looked at: a row that another claimed and put back
         # meanwhile may be charged by now, and meant for another relay.
@@ -159,11 +177,12 @@ class Queue:
     def heads(
         self, connection: sa.Connection, bucket: Bucket, now: int, most: int, of: int, place: int
     ) -> list[Head]:
-        """Up to ``most`` heads of a bucket, oldest due first.
+        """Up to ``most`` heads of a bucket that were never refused, and as many retries.
 
-        Each of ``of`` workers prefers the ids of its own ``place``, so that they do
-        not all reach for the same rows; when its own run short it takes any. Suspects
-        come besides: those that a death left behind take nobody's place.
+        The oldest due come first. Each of ``of`` workers prefers the ids of its own
+        ``place``, so that they do not all reach for the same rows; when its own run short
+        it takes any. Suspects come besides: those that a death left behind take nobody's
+        place.
         """
         values = {"bucket": bucket.id, "now": now, "most": most, "of": of, "place": place}
         found = self._first(connection, bucket, values, sure=False)
@@ -179,12 +198,14 @@ class Queue:
 
         if values["of"] == 1:
             return look(mine=False)
-        own = look(mine=True)
-        left = values["most"] - len(own)
-        if left <= 0:
+        own, most = look(mine=True), values["most"]
+        retries = sum(h.retry for h in own)
+        # Enough of its own; but retries do not stand in for fresh mail of another place.
+        if len(own) >= most and (not retries or 2 * (len(own) - retries) >= most):
             return own
-        seen = {h.id for h in own}
-        return own + [h for h in look(mine=False) if h.id not in seen][:left]
+        found = {h.id: h for h in (*own, *look(mine=False))}
+        kinds = [[h for h in found.values() if h.retry is kind] for kind in (False, True)]
+        return [h for kind in kinds for h in kind[:most]]
 
     def next_due(self, connection: sa.Connection, now: int) -> frozenset[Lane]:
         """The lanes that have something due in an open bucket."""
@@ -283,7 +304,7 @@ def quiet_since(connection: sa.Connection, since: int) -> bool:
 
 def _head(bucket: Bucket, row: Any) -> Head:
     # By position: a name is looked up in each row anew.
-    id_, message_id, email, token, suspect, charged, expires_at, *said = row
+    id_, message_id, email, token, suspect, charged, expires_at, retry, *said = row
     producer, stream, sender, template, tags, throttle = said
     return Head(
         id_,
@@ -300,4 +321,5 @@ def _head(bucket: Bucket, row: Any) -> Head:
         bool(suspect),
         bool(charged),
         expires_at,
+        bool(retry),
     )

@@ -137,6 +137,8 @@ recipients = Table(
 Index(
     "ix_recipients_due",
     recipients.c.bucket_id,
+    # Fresh mail and retries each have an end of their own to be taken from.
+    recipients.c.state,
     recipients.c.due_at,
     recipients.c.id,
     postgresql_where=text(WAITING_SQL),

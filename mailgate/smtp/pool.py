@@ -28,7 +28,8 @@ class Pool:
     """Connections to every relay.
 
     ``passwords`` holds the secret of each relay that has a username.
-    ``hostname`` is said in EHLO where the relay's section names none. Raises
+    ``hostname`` is said in EHLO where the relay's section names none. ``kept`` tells of
+    each relay how many of its connections only urgent mail may use. Raises
     ``ValueError`` when a password is missing, ``OSError`` when a ``ca_file``
     cannot be read.
     """
@@ -41,6 +42,7 @@ class Pool:
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = _random.random,
         hostname: str | None = None,
+        kept: Mapping[str, int] | None = None,
     ) -> None:
         missing = [name for name, r in relays.items() if r.username and name not in passwords]
         if missing:
@@ -49,31 +51,35 @@ class Pool:
             name: Desk(relay, passwords.get(name), clock, random, hostname)
             for name, relay in relays.items()
         }
+        # Who is not urgent waits here, and never stands before urgent mail at a desk.
+        self._plain = {
+            name: asyncio.Semaphore(max(1, relay.max_connections - (kept or {}).get(name, 0)))
+            for name, relay in relays.items()
+        }
 
     async def deliver(
-        self, relay: str, envelope: Envelope, marker: Marker, gate: Gate | None = None
+        self,
+        relay: str,
+        envelope: Envelope,
+        marker: Marker,
+        gate: Gate | None = None,
+        *,
+        urgent: bool = False,
     ) -> Outcome:
         """Send one message through ``relay`` and say what came of it.
 
         Waits its turn for a connection, then for ``gate`` (a rate limit's moment),
-        which may refuse by raising: nothing was said then. Raises ``KeyError`` for an
+        which may refuse by raising: nothing was said then. ``urgent`` mail may use the
+        connections that are kept for it. Raises ``KeyError`` for an
         unknown relay and what ``marker`` and ``gate`` raise; all else is an outcome.
         May be cancelled: the connection is aborted, and whether the dot had gone is
         what ``marker`` was told.
         """
         desk = self._desks[relay]
-        kept = await desk.take()
-        if isinstance(kept, Outcome):
-            return kept
-        outcome = await _send(desk, kept, envelope, marker, gate)
-        if not kept.session.stale:
-            return outcome
-        # The relay had closed this kept connection meanwhile: once more, on a new one.
-        again = await desk.take(fresh=True)
-        if isinstance(again, Outcome):
-            # There is none: the first try is what happened to this message.
-            return outcome
-        return await _send(desk, again, envelope, marker, gate)
+        if urgent:
+            return await _deliver(desk, envelope, marker, gate)
+        async with self._plain[relay]:
+            return await _deliver(desk, envelope, marker, gate)
 
     async def close(self, grace: float) -> None:
         """Take nothing more, let conversations end for ``grace`` seconds, then abort them."""
@@ -82,6 +88,21 @@ class Pool:
     def stats(self) -> dict[str, PoolStats]:
         """By relay."""
         return {name: desk.stats() for name, desk in self._desks.items()}
+
+
+async def _deliver(desk: Desk, envelope: Envelope, marker: Marker, gate: Gate | None) -> Outcome:
+    kept = await desk.take()
+    if isinstance(kept, Outcome):
+        return kept
+    outcome = await _send(desk, kept, envelope, marker, gate)
+    if not kept.session.stale:
+        return outcome
+    # The relay had closed this kept connection meanwhile: once more, on a new one.
+    again = await desk.take(fresh=True)
+    if isinstance(again, Outcome):
+        # There is none: the first try is what happened to this message.
+        return outcome
+    return await _send(desk, again, envelope, marker, gate)
 
 
 async def _send(

@@ -94,6 +94,41 @@ async def test_a_flood_of_one_producer_delays_no_other(journal: Rig, taking: Tak
     assert sorted(e for e in emails(found) if "small" in e) == ["small0", "small1", "small2"]
 
 
+async def test_producers_share_the_places_by_weight(journal: Rig, taking: Taking) -> None:
+    for name in ("heavy", "light"):
+        journal.add(40, name, bucket=BucketKey(Lane.NORMAL, name, ("first",)))
+    taker, lease = taking(producers={"heavy": {"weight": 3}}), journal.lease()
+    found = emails(await take(taker, lease, 20))
+    found += [e for _ in range(20) for e in emails(await take(taker, lease, 1))]
+    assert sum(e.startswith("heavy") for e in found) == 30
+
+
+@pytest.mark.parametrize("of", [1, 2])
+async def test_a_backlog_of_retries_blocks_no_fresh_mail(
+    journal: Rig, taking: Taking, of: int
+) -> None:
+    journal.add(300, "again")
+    journal.sql("UPDATE recipients SET state = 'deferred', attempts = 1, due_at = due_at - 1000")
+    journal.add(30, "fresh")
+    taker, lease = taking(), journal.lease()
+    found = emails(await take(taker, lease, 20, of=of))
+    found += [e for _ in range(20) for e in emails(await take(taker, lease, 1, of=of))]
+    fresh = [e for e in found if e.startswith("fresh")]
+    assert len(found) == 40
+    assert len(fresh) == 30
+    # With none left the retries have all the places.
+    assert len(emails(await take(taker, lease, 20, of=of))) == 20
+
+
+async def test_places_kept_for_urgent_mail_are_left_to_it(journal: Rig, taking: Taking) -> None:
+    journal.add(20, "bulk", bucket=BucketKey(Lane.BULK, "p", ("first",)))
+    taker, lease = taking(), journal.lease()
+    assert len((await take(taker, lease, 6, kept=2)).taken) == 4
+    assert (await take(taker, lease, 2, kept=2)).taken == []
+    journal.add(3, "high", bucket=BucketKey(Lane.HIGH, "p", ("first",)))
+    assert emails(await take(taker, lease, 2, kept=2)) == ["high0", "high1"]
+
+
 async def test_a_relay_that_is_gone_gives_way_to_the_next_or_the_streams(
     journal: Rig, taking: Taking
 ) -> None:
