@@ -120,6 +120,12 @@ class Gateway:
         except BaseException:
             self._database.close()
             raise
+        sandbox = self._config.sandbox
+        if sandbox.mode != "off":
+            _log.warning(
+                "the sandbox is on: mail goes to nobody but those it allows",
+                extra={"mode": sandbox.mode, "allowed": len(sandbox.allow)},
+            )
         self._pipeline = self._new_pipeline(secret)
         self._life = asyncio.create_task(self._live(secret))
 

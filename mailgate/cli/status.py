@@ -19,6 +19,7 @@ def status(
 
     Exit 1 when no worker lives while something is due.
     """
+    from mailgate.config.review import sandbox_sentence
     from mailgate.journal.search import overview
 
     config = setting.config()
@@ -30,6 +31,8 @@ def status(
         )
         lease = config.worker.lease
         found["workers"] = [w for w in found["workers"] if w["beat_s"] < lease]
+        if config.sandbox.mode != "off":
+            found["sandbox"] = f"{config.sandbox.mode}: {sandbox_sentence(config.sandbox)}"
         return found
 
     if not watch:
@@ -52,7 +55,8 @@ def status(
 
 
 def _lines(found: dict[str, Any]) -> list[str]:
-    out = ["recipients"]
+    out = [f"sandbox {clean(found['sandbox'])}"] if "sandbox" in found else []
+    out.append("recipients")
     out += [f"  {state:<12}{count:>10}" for state, count in sorted(found["states"].items())]
     if not found["states"]:
         out.append("  none yet")

@@ -294,7 +294,7 @@ def _await_worker(parts: list[Part], stopping: list[int]) -> None:
 def _tell(seconds: float, flower: bool) -> None:
     """Where everything is."""
     from mailgate.config.embedded import embeds_inbox
-    from mailgate.config.review import masked
+    from mailgate.config.review import masked, sandbox_sentence
 
     said, config = setting.said(), setting.config()
     shown = masked(config)
@@ -309,6 +309,8 @@ def _tell(seconds: float, flower: bool) -> None:
         host = config.inbox.host
         lines.append(("inbox page", f"http://{host}:{config.inbox.http_port}/"))
         lines.append(("inbox smtp", f"{host}:{config.inbox.smtp_port}"))
+    if config.sandbox.mode != "off":
+        lines.append(("sandbox", f"{config.sandbox.mode}: {sandbox_sentence(config.sandbox)}"))
     if flower:
         lines.append(("flower", "http://127.0.0.1:5555/"))
     lines.append(("logs", str(config.state_dir.absolute() / "logs")))

@@ -129,7 +129,7 @@ def _is(loc: tuple[str, ...], found: Any) -> str:
     shown = str(value).lower() if isinstance(value, bool) else repr(urls.mask(str(value)))
     shown = str(value) if isinstance(value, int | float) and not isinstance(value, bool) else shown
     why = ""
-    if found["type"] == "value_error" and loc[-1] in ("from", "envelope_from"):
+    if found["type"] == "value_error" and loc[-1] in ("from", "envelope_from", "redirect_to"):
         why = f" ({str(found['ctx']['error']).rstrip('.')})"
     return f"is {shown}{why}"
 

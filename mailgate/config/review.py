@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from mailgate.config import urls
+from mailgate.config.sandbox import Sandbox
 from mailgate.config.shape import Config
 from mailgate.config.terms import format_duration
 
@@ -38,6 +39,7 @@ def warnings(config: Config) -> list[str]:
         *_limits(config),
         *_order(config),
         *_signatures(config),
+        *_sandbox(config),
     ]
 
 
@@ -152,3 +154,17 @@ def _signatures(config: Config) -> list[str]:
         if config.dkim and domain and not signed:
             said.append(f"streams.{name}.from is at {domain}, whose mail no key in dkim signs")
     return said
+
+
+def _sandbox(config: Config) -> list[str]:
+    if config.sandbox.mode == "off":
+        return []
+    return [f"sandbox.mode is '{config.sandbox.mode}': {sandbox_sentence(config.sandbox)}"]
+
+
+def sandbox_sentence(sandbox: Sandbox) -> str:
+    """What the sandbox does with mail, for whoever wonders where it is."""
+    only = f"mail goes to {', '.join(sandbox.allow)} only" if sandbox.allow else "no mail goes out"
+    if sandbox.mode == "redirect":
+        return f"{only}; all else goes to {sandbox.redirect_to}"
+    return f"{only}; all else is captured"

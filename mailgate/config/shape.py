@@ -15,6 +15,7 @@ from mailgate.config.breakers import Breakers
 from mailgate.config.dkim import Dkim, Domain
 from mailgate.config.producers import Producer
 from mailgate.config.relays import Relay
+from mailgate.config.sandbox import Sandbox
 from mailgate.config.streams import Stream, built_in_streams
 from mailgate.config.terms import (
     Duration,
@@ -152,6 +153,7 @@ class Config(Section):
     dkim: dict[Domain, Dkim] = Field(default_factory=dict)
     limits: Limits = Limits()
     breakers: Breakers = Breakers()
+    sandbox: Sandbox = Sandbox()
     worker: Worker = Worker()
     inbox: Inbox = Inbox()
     studio: Studio = Studio()

@@ -7,6 +7,7 @@ no section.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from ipaddress import ip_address
 from typing import Annotated, Any, NamedTuple
 
@@ -128,6 +129,14 @@ def parse_receivers(text: str) -> str:
 
 #: Who may get a mail: one address, or everyone in a domain.
 Receivers = Annotated[str, AfterValidator(parse_receivers)]
+
+
+def receives(email: str, receivers: Collection[str]) -> bool:
+    """Whether ``email`` (in wire form) is one of ``receivers``, whatever its case."""
+    if not receivers:
+        return False
+    folded = {receiver.casefold() for receiver in receivers}
+    return email.casefold() in folded or f"*@{email.rpartition('@')[2].casefold()}" in folded
 
 
 def refuse(faults: list[tuple[str, str]]) -> None:

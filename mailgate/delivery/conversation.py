@@ -12,7 +12,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from mailgate.config.sandbox import Sandbox
 from mailgate.delivery.lease import ProcessLease
+from mailgate.delivery.sandbox import Aside, redirected, way
 from mailgate.delivery.spool import Mark
 from mailgate.limits.rules import HORIZON, Ask, Grant, Limiter, LimiterAway
 from mailgate.model import outcome as outcomes
@@ -117,6 +119,7 @@ async def converse(
     render: Render,
     send: Send,
     trouble: Trouble,
+    sandbox: Sandbox,
 ) -> tuple[Outcome, bytes | None]:
     """The outcome, and the bytes that were rendered for it.
 
@@ -129,12 +132,16 @@ async def converse(
         if isinstance(rendered, Outcome):
             return rendered, None
         content = rendered
-        envelope = Envelope(claim.mail_from, claim.address.email, content)
-        urgent = claim.lane is Lane.HIGH
-        if permit is None:
-            return await send(claim.relay, envelope, marks, None, urgent), content
-        await permit.until_near()
-        return await send(claim.relay, envelope, marks, permit.gate, urgent), content
+        said = Envelope(claim.mail_from, claim.address.email, content)
+        envelope = way(sandbox, said, claim.attempts)
+        if isinstance(envelope, Aside):
+            await asyncio.sleep(envelope.seconds)
+            return envelope.outcome, content
+        if permit is not None:
+            await permit.until_near()
+        gate = permit.gate if permit is not None else None
+        outcome = await send(claim.relay, envelope, marks, gate, claim.lane is Lane.HIGH)
+        return (outcome if envelope is said else redirected(outcome)), content
     except LeaseLost as error:
         outcome = _untouched("lease_lost", str(error))
     except PermitLost:

@@ -262,7 +262,13 @@ class Pipeline:
         if taken.grant is not None:
             permit = Permit(taken.grant, self._taker.ask(claim.relay), self._limiter)
         outcome, content = await converse(
-            claim, permit, marks, self._render, self._send, self._trouble
+            claim,
+            permit,
+            marks,
+            self._render,
+            self._send,
+            self._trouble,
+            self._config.sandbox,
         )
         self._end(taken, outcome, slot, started, begun, content)
 

@@ -76,11 +76,13 @@ def settle(
     path: tuple[State, ...]
     due = now
     moved: BucketKey | None = None
-    note = ""
+    note = outcome.note
     error_class = outcome.error_class
     match outcome.kind:
         case Kind.SENT:
             path = (State.SENT,)
+        case Kind.CAPTURED:
+            path = (State.CAPTURED,)
         case Kind.BOUNCE:
             path = (State.BOUNCED,)
         case Kind.FAIL if not _may_fit_elsewhere(outcome, bucket, preferred):
@@ -177,7 +179,7 @@ def _over(claim: Claim, stream: Stream, due: int) -> State | None:
 def _attempt(claim: Claim, outcome: Outcome, started_at: int, now: int) -> Attempt:
     reply = outcome.reply
     return Attempt(
-        relay=claim.relay,
+        relay="simulator" if outcome.aside else claim.relay,
         started_at=started_at,
         ended_at=now,
         kind=outcome.kind.value,

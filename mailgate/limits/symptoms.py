@@ -30,6 +30,8 @@ def signals(
 
     ``pace`` is for throttling replies (``Signal.pace``).
     """
+    if outcome.aside:
+        return []
     site = Subject(Kind.RELAY, relay)
     there = Subject(Kind.DOMAIN, relay, domain)
     who = Subject(Kind.SENDER, relay, sender)

@@ -26,6 +26,8 @@ class Kind(StrEnum):
     UNTOUCHED = "untouched"
     #: Waits for an operator or an author.
     HOLD = "hold"
+    #: Kept in by the sandbox.
+    CAPTURED = "captured"
 
 
 class Scope(StrEnum):
@@ -68,7 +70,8 @@ class Outcome:
 
     ``error_class`` is the field's short word for the failure (``mailbox_full``,
     ``connect_failed``…), empty when sent. ``retry_after`` is the wait in seconds
-    that the relay asked for, if it named one.
+    that the relay asked for, if it named one. ``note`` goes into the recipient's story.
+    ``aside``: no relay was touched, so that this tells nothing about one.
     """
 
     kind: Kind
@@ -78,11 +81,13 @@ class Outcome:
     scope: Scope = Scope.RECIPIENT
     suppress: Suppress = Suppress.NEVER
     retry_after: float | None = None
+    note: str = ""
+    aside: bool = False
 
     @property
     def counts(self) -> bool:
         """Whether this was an attempt: a conversation about the message was opened."""
-        return self.kind not in (Kind.UNTOUCHED, Kind.HOLD)
+        return self.kind not in (Kind.UNTOUCHED, Kind.HOLD, Kind.CAPTURED)
 
 
 def sent(reply: Reply) -> Outcome:
@@ -125,6 +130,13 @@ def untouched(
 ) -> Outcome:
     """Nothing was said to the relay about this message (AUTH refused, shutdown…)."""
     return Outcome(Kind.UNTOUCHED, phase, reply, error_class, scope, retry_after=retry_after)
+
+
+def captured(note: str) -> Outcome:
+    """The sandbox let nobody have it; ``note`` is for the recipient's story."""
+    return Outcome(
+        Kind.CAPTURED, Phase.RENDER, Reply(0, ""), "", Scope.MESSAGE, note=note, aside=True
+    )
 
 
 def held(error_class: str, reason: str) -> Outcome:

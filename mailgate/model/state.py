@@ -23,6 +23,7 @@ class State(StrEnum):
     DIGESTED = "digested"
     CANCELLED = "cancelled"
     HELD = "held"
+    CAPTURED = "captured"
 
 
 #: The states that wait to be taken.
@@ -30,7 +31,15 @@ WAITING = frozenset({State.QUEUED, State.DEFERRED})
 
 #: What an operator can send again.
 RESENDABLE = frozenset(
-    {State.HELD, State.UNCERTAIN, State.BOUNCED, State.FAILED, State.EXPIRED, State.SUPPRESSED}
+    {
+        State.HELD,
+        State.UNCERTAIN,
+        State.BOUNCED,
+        State.FAILED,
+        State.EXPIRED,
+        State.SUPPRESSED,
+        State.CAPTURED,
+    }
 )
 
 #: Nothing more happens to these by itself.
@@ -44,6 +53,7 @@ FINAL = frozenset(
         State.THROTTLED,
         State.DIGESTED,
         State.CANCELLED,
+        State.CAPTURED,
     }
 )
 
@@ -72,6 +82,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
             State.UNCERTAIN,
             State.EXPIRED,
             State.HELD,
+            State.CAPTURED,
         }
     ),
     State.UNCERTAIN: frozenset({State.QUEUED, State.SENT}),
@@ -84,6 +95,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.THROTTLED: frozenset(),
     State.DIGESTED: frozenset(),
     State.CANCELLED: frozenset(),
+    State.CAPTURED: frozenset({State.QUEUED}),
 }
 
 

@@ -20,6 +20,7 @@ MEANING = {
     State.THROTTLED: "dropped by a throttle with `on_limit = drop`",
     State.DIGESTED: "went into a digest",
     State.CANCELLED: "an operator cancelled it",
+    State.CAPTURED: "the sandbox kept it: no relay was touched",
     State.HELD: "waits for an operator or an author",
 }
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[3]
 PLAN = """
 queued -> sending queued expired suppressed throttled digested cancelled held
 deferred -> sending queued expired suppressed throttled digested cancelled held
-sending -> queued sent deferred bounced failed uncertain expired held
+sending -> queued sent deferred bounced failed uncertain expired held captured
 uncertain -> queued sent
 held -> queued cancelled expired
 bounced -> queued
@@ -29,6 +29,7 @@ sent ->
 throttled ->
 digested ->
 cancelled ->
+captured -> queued
 """
 LEGAL = {
     (State(line.split()[0]), State(target))
