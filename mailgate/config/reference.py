@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from mailgate.config.fields import NAME, ROW, allowed, place, walk
-from mailgate.config.shape import Config
+from mailgate.config.streams import BUILT_IN, PRESETS, Backoff
 
 _HEAD = """\
 # Configuration
@@ -77,6 +77,8 @@ def reference() -> str:
             lines += ["", f"## `[{header}]`" if header else "## At the top of the file", ""]
             if header == f"streams.{NAME}":
                 lines += [*_built_in(), ""]
+            if header == f"streams.{NAME}.retry":
+                lines += [*_presets(), ""]
             lines += ["| Key | Default | Value | Meaning |", "|---|---|---|---|"]
         where, above = place(path), place(path[:-1])
         assert where is not None
@@ -107,9 +109,18 @@ def _built_in() -> list[str]:
         "Three streams are always there; a table of the same name changes them key by key.",
         "",
     ]
-    for name, stream in Config().streams.items():
-        said = stream.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    for name, said in BUILT_IN.items():
         keys = [f"`{key} = {_written(value)}`" for key, value in said.items()]
+        lines.append(f"- `{name}`: {', '.join(keys) or 'the defaults'}")
+    return lines
+
+
+def _presets() -> list[str]:
+    """The schedules that have a name."""
+    lines = ['`retry = "NAME"` is a preset; a table changes the preset that it names:', ""]
+    for name, said in PRESETS.items():
+        whole = Backoff.model_validate(name).model_dump(mode="json", exclude={"preset"})
+        keys = [f"`{key} = {_written(value)}`" for key, value in whole.items() if key in said]
         lines.append(f"- `{name}`: {', '.join(keys) or 'the defaults'}")
     return lines
 

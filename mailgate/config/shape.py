@@ -16,7 +16,7 @@ from mailgate.config.dkim import Dkim, Domain
 from mailgate.config.producers import Producer
 from mailgate.config.relays import Relay
 from mailgate.config.sandbox import Sandbox
-from mailgate.config.streams import Stream, built_in_streams
+from mailgate.config.streams import Stream, built_in_streams, with_built_in
 from mailgate.config.terms import (
     Duration,
     Host,
@@ -161,20 +161,12 @@ class Config(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _keepbuilt_in_streams(cls, value: Any) -> Any:
+    def _keep_built_in_streams(cls, value: Any) -> Any:
         """A configured stream changes its built-in namesake key by key; the others stay."""
         if isinstance(value, dict):
-            streams = dict(built_in_streams())
             given = value.get("streams") or {}
             if isinstance(given, dict):
-                merged: dict[str, Any] = dict(streams)
-                for name, section in given.items():
-                    base = streams.get(name)
-                    if base is not None and isinstance(section, dict):
-                        said = base.model_dump(by_alias=True, exclude_unset=True)
-                        section = _merge(said, section)
-                    merged[name] = section
-                value = {**value, "streams": merged}
+                value = {**value, "streams": with_built_in(given)}
         return value
 
     @model_validator(mode="after")
@@ -221,13 +213,3 @@ class Config(Section):
 
 
 _UNSAID = Producer()
-
-
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    out = dict(base)
-    for key, value in over.items():
-        if isinstance(value, dict) and isinstance(out.get(key), dict):
-            out[key] = _merge(out[key], value)
-        else:
-            out[key] = value
-    return out

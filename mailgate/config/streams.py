@@ -5,7 +5,8 @@ Owns the streams that are there without any configuration.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -21,15 +22,39 @@ from mailgate.config.terms import (
 from mailgate.config.throttles import ThrottleRule
 from mailgate.model.state import Lane
 
+#: Schedules by name, as far as they differ from the defaults: minutes that grow to hours
+#: for three days; a code, which nobody wants after ten minutes; mail that can wait.
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "transactional": {},
+    "codes": {"first": 10.0, "factor": 2.5, "cap": 120.0, "give_up": 600.0},
+    "bulk": {"first": 900.0, "factor": 2.0},
+}
+
 
 class Backoff(Section):
-    """When a deferred recipient is tried again: first, first x factor, … up to cap."""
+    """When a deferred recipient is tried again: first, first x factor, … up to cap.
 
+    ``retry = "codes"`` is the preset of that name; in a table what is said beside
+    ``preset`` changes it.
+    """
+
+    preset: Literal["transactional", "codes", "bulk"] = Field(
+        "transactional", description="The schedule that the keys below change."
+    )
     first: Duration = Field(60.0, description="Wait before the second attempt.")
     factor: float = Field(3.0, ge=1, description="Each wait is so much longer than the last.")
     cap: Duration = Field(4 * 3600.0, description="The longest wait.")
     jitter: float = Field(0.2, ge=0, le=0.9, description="Share by which a wait may differ.")
     give_up: Duration = Field(72 * 3600.0, description="Age at which a recipient fails.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _over_the_preset(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"preset": value}
+        if isinstance(value, dict) and isinstance(value.get("preset"), str):
+            return {**PRESETS.get(value["preset"], {}), **value}
+        return value
 
 
 class Stream(Section):
@@ -77,15 +102,30 @@ class Stream(Section):
         return self
 
 
+#: The streams that are always there, as a configuration would say them.
+BUILT_IN: Mapping[str, Mapping[str, Any]] = {
+    "transactional": {},
+    "codes": {"lane": "high", "retry": "codes"},
+    "bulk": {"lane": "bulk", "retry": "bulk"},
+}
+
+
 def built_in_streams() -> dict[str, Stream]:
-    return {
-        "transactional": Stream(),
-        "codes": Stream(
-            lane=Lane.HIGH,
-            retry=Backoff(first=10, factor=2, cap=120, give_up=600),
-        ),
-        "bulk": Stream(
-            lane=Lane.BULK,
-            retry=Backoff(first=900, factor=2, cap=4 * 3600),
-        ),
-    }
+    return {name: Stream.model_validate(said) for name, said in BUILT_IN.items()}
+
+
+def with_built_in(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The streams that a configuration says, over those that are always there.
+
+    One changes its built-in namesake key by key, and its schedule too: a table without a
+    ``preset`` changes the stream's own.
+    """
+    out: dict[str, Any] = {name: dict(said) for name, said in BUILT_IN.items()}
+    for name, section in given.items():
+        if name in out and isinstance(section, dict):
+            retry, preset = section.get("retry"), out[name].get("retry")
+            if preset is not None and isinstance(retry, dict):
+                section = {**section, "retry": {"preset": preset, **retry}}
+            section = {**out[name], **section}
+        out[name] = section
+    return out

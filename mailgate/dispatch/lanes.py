@@ -73,7 +73,8 @@ class Shares:
             if lane is not Lane.HIGH and waiting.get(lane):
                 share = want * FLOOR[lane]
                 self._owed[lane] = min(self._owed.get(lane, 0.0) + share, 1.0 + share)
-                floors[lane] = min(waiting[lane], open_, int(self._owed[lane] + 1e-9))
+                floor = int(self._owed[lane] + 1e-9)
+                floors[lane] = min(waiting[lane], open_ - sum(floors.values()), floor)
         out: dict[Lane, int] = {}
         left = want
         for lane in ORDER:

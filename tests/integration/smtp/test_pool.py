@@ -205,6 +205,25 @@ async def test_who_came_first_is_served_first(pool_for: Make) -> None:
         assert order == [f"RCPT TO:<u{n}@example.net>" for n in range(20)]
 
 
+async def test_connections_are_kept_for_urgent_mail_at_a_relay_that_hangs(pool_for: Make) -> None:
+    async with ScriptedRelay(DOT=["hang", "hang", "hang", "250 ok"]) as relay:
+        pool = pool_for(settings(relay.port, max_connections=4), kept={"main": 1})
+        stuck = [asyncio.create_task(send(pool, f"u{n}@example.net")) for n in range(6)]
+        async with asyncio.timeout(5):
+            while relay.peak < 3:
+                await asyncio.sleep(0.01)
+            urgent = envelope("ann@example.net")
+            for _ in range(3):
+                assert (await pool.deliver("main", urgent, Marks(), urgent=True)).kind is Kind.SENT
+        assert not any(task.done() for task in stuck)
+        # Who waited is not in the way, and leaves no hole.
+        for task in stuck:
+            task.cancel()
+        await asyncio.gather(*stuck, return_exceptions=True)
+        assert {o.kind for o in await send_all(pool, 8)} == {Kind.SENT}
+        assert relay.peak == 4
+
+
 async def test_cancelled_waiters_leave_no_hole(pool_for: Make) -> None:
     async with ScriptedRelay() as relay:
         pool = pool_for(settings(relay.port, max_connections=2))

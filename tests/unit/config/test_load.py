@@ -137,6 +137,37 @@ def test_every_fault_is_told_at_once_with_its_key_and_the_allowed_values(tmp_pat
     assert "hunter2" not in str(found)
 
 
+def test_a_schedule_may_be_named_and_changed(tmp_path):
+    text = """
+    [streams.alerts]
+    retry = "codes"
+    [streams.codes]
+    retry = {give_up = "5m"}
+    [streams.bulk.retry]
+    preset = "transactional"
+    cap = "1h"
+    """
+    file = write(tmp_path / "mailgate.toml", text)
+    config = load(file, {"MAILGATE_STREAMS__TRANSACTIONAL__RETRY": "bulk"}, cwd=tmp_path)
+    schedules = {
+        name: (r.first, r.factor, r.cap, r.give_up)
+        for name, r in ((name, stream.retry) for name, stream in config.streams.items())
+    }
+    assert schedules == {
+        "transactional": (900, 2, 4 * 3600, 72 * 3600),
+        "codes": (10, 2.5, 120, 300),
+        "bulk": (60, 3, 3600, 72 * 3600),
+        "alerts": (10, 2.5, 120, 600),
+    }
+    # What is shown means the same when it is read again.
+    assert Config.model_validate(config.model_dump(by_alias=True)) == config
+    found = faults('[streams.alerts]\nretry = "fast"\n', tmp_path)
+    assert found == {
+        "streams.alerts.retry.preset": "is 'fast'; it must be one of "
+        "'transactional', 'codes', 'bulk'"
+    }
+
+
 def test_a_limit_may_be_written_with_its_window(tmp_path):
     text = """
     [throttles.flood]

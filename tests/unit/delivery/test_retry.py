@@ -65,6 +65,20 @@ def test_waits_grow_by_the_factor_up_to_the_cap() -> None:
     assert waits == [60, 180, 540, 1620, 3600, 3600, 3600]
 
 
+@pytest.mark.parametrize(
+    ("preset", "waits", "age"),
+    [
+        ("transactional", [60, 180, 540, 1620, 4860, 14400, 14400], 72 * 3600),
+        ("codes", [10, 25, 62.5, 120, 120], 600),
+        ("bulk", [900, 1800, 3600, 7200, 14400, 14400], 72 * 3600),
+    ],
+)
+def test_the_presets_are_what_the_guide_says(preset: str, waits: list[float], age: float) -> None:
+    schedule = Backoff.model_validate(preset)
+    assert [backoff_wait(schedule, n + 1, lambda: 0.5) for n in range(len(waits))] == waits
+    assert (schedule.give_up, schedule.jitter) == (age, 0.2)
+
+
 BACKOFFS = st.builds(
     Backoff,
     first=st.floats(0, 1e4),
