@@ -23,8 +23,9 @@ from mailgate.delivery.pipeline import Pipeline
 from mailgate.delivery.turns import Ended
 from mailgate.dispatch.lanes import kept_for_urgent, lanes_of
 from mailgate.dispatch.take import Taker
-from mailgate.journal import schema, throttle
+from mailgate.journal import schema
 from mailgate.journal.database import Database, JournalAway
+from mailgate.journal.facts import hmac_key
 from mailgate.journal.permits import JournalLimiter
 from mailgate.journal.queue import Queue, quiet_since
 from mailgate.limits.redis import RedisLimiter
@@ -115,7 +116,7 @@ class Gateway:
             behind = await asyncio.to_thread(schema.behind, url)
             if behind:
                 raise SchemaBehind(f"the journal's schema is at {behind}: run mailgate db upgrade")
-            secret = await self._database.run(throttle.secret)
+            secret = await self._database.run(hmac_key)
             await self._lease.open()
         except BaseException:
             self._database.close()

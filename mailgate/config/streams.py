@@ -21,6 +21,7 @@ from mailgate.config.terms import (
 )
 from mailgate.config.throttles import ThrottleRule
 from mailgate.model.state import Lane
+from mailgate.model.verp import LONGEST
 
 #: Schedules by name, as far as they differ from the defaults: minutes that grow to hours
 #: for three days; a code, which nobody wants after ten minutes; mail that can wait.
@@ -70,6 +71,11 @@ class Stream(Section):
     envelope_from: ReversePath | None = Field(
         None, description="MAIL FROM; the From address by default, '' for the null sender."
     )
+    verp: bool = Field(
+        False,
+        description="Each recipient has an envelope sender of its own, so that bounces can be "
+        "told apart: bounces+<26 letters and digits>@….",
+    )
     relays: tuple[str, ...] = Field((), description="In order of preference; all by default.")
     lane: Lane = Field(
         Lane.NORMAL, description="Which queue: high overtakes normal, normal overtakes bulk."
@@ -96,9 +102,22 @@ class Stream(Section):
     expires_after: Duration | None = Field(None, description="expires_at when none is given.")
 
     @model_validator(mode="after")
-    def _the_cap_is_a_window(self) -> Self:
+    def _whole(self) -> Self:
+        faults = []
         if self.hard_cap.burst > 1:
-            refuse([("hard_cap", "has no burst: it counts in a sliding window")])
+            faults.append(("hard_cap", "has no burst: it counts in a sliding window"))
+        if self.verp:
+            local = (self.envelope_from or "").rpartition("@")[0]
+            if not local:
+                faults.append(("envelope_from", "is required with verp, and not empty"))
+            elif len(local.encode()) > LONGEST:
+                faults.append(
+                    (
+                        "envelope_from",
+                        f"is too long before the @-sign for verp: at most {LONGEST} octets",
+                    )
+                )
+        refuse(faults)
         return self
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mailgate.config.shape import Config
 from mailgate.dispatch.lanes import Due, Places, looked_at
@@ -20,6 +20,7 @@ from mailgate.journal.settling import Settlement
 from mailgate.limits.rules import HORIZON, Ask, Grant, Limiter, LimiterAway
 from mailgate.model.message import Claim
 from mailgate.model.state import Lane
+from mailgate.model.verp import bounce_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ class Taker:
         take = Take(turn, again_in=self._reopens(), suspects=bool(suspects))
         take.taken = [
             Taken(
-                claim,
+                self._addressed(claim),
                 buckets[claim.recipient_id],
                 grants.get(claim.recipient_id),
                 alone=alone,
@@ -130,6 +131,14 @@ class Taker:
         return [
             (b.key, self._queue.heads(connection, b, now, most[b.key], of, place)) for b in open_
         ]
+
+    def _addressed(self, claim: Claim) -> Claim:
+        """The claim with an envelope sender of its own, where its stream asks for one."""
+        stream = self._config.streams.get(claim.stream)
+        if stream is None or not stream.verp or not claim.mail_from:
+            return claim
+        sender = bounce_address(claim.mail_from, claim.recipient_id, self._secret)
+        return replace(claim, mail_from=sender)
 
     def _weight(self, producer: str) -> float:
         return self._config.producer(producer).weight

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import secrets
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -168,18 +167,3 @@ class Throttles:
         ]
         if rows:
             connection.execute(self._insert, {"rows": packed(rows)})
-
-
-def secret(connection: sa.Connection) -> bytes:
-    """The key of the HMACs, made at the first look. Runs in a write transaction."""
-    connection.execute(
-        sa.text(
-            "INSERT INTO facts (name, value) VALUES ('throttle_secret', :value)"
-            " ON CONFLICT (name) DO NOTHING"
-        ),
-        {"value": secrets.token_hex(32)},
-    )
-    value = connection.execute(
-        sa.text("SELECT value FROM facts WHERE name = 'throttle_secret'")
-    ).scalar_one()
-    return bytes.fromhex(value)

@@ -14,6 +14,7 @@ from mailgate.journal.arrivals import BucketKey
 from mailgate.journal.permits import JournalLimiter
 from mailgate.limits.rules import Ask, Grant, LimiterAway, Refusal
 from mailgate.model.state import Lane, State
+from mailgate.model.verp import recipient_of
 from tests.contract.journal.rig import Rig, arrival, attempt, settlement
 
 RELAYS = {"first": {"host": "a.example"}, "second": {"host": "b.example"}}
@@ -150,6 +151,24 @@ async def test_who_has_no_relay_waits_and_holds_nobody_up(journal: Rig, taking: 
     found = await take(taking(), journal.lease())
     assert emails(found) == ["good0", "good1"]
     assert [journal.row(i).state for i in ids] == ["queued", "queued"]
+
+
+async def test_a_stream_with_verp_gives_each_recipient_a_sender_of_its_own(
+    journal: Rig, taking: Taking
+) -> None:
+    journal.add(2, "m")
+    verp = {"envelope_from": "bounces@example.com", "verp": True}
+    lease, taker = journal.lease(), taking(streams={"transactional": verp})
+    found = (await take(taker, lease)).taken
+    senders = {t.claim.mail_from: t.claim.recipient_id for t in found}
+    assert len(senders) == 2
+    for sender, number in senders.items():
+        assert recipient_of(sender, b"secret") == number
+    # The same at the next attempt.
+    for t in found:
+        journal.settle(settlement(t.claim, State.DEFERRED, attempt=attempt()))
+    again = (await take(taker, lease)).taken
+    assert {t.claim.mail_from: t.claim.recipient_id for t in again} == senders
 
 
 # --- suspects ---------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
-from mailgate.journal import throttle
+from mailgate.journal.facts import hmac_key
 from mailgate.journal.surgery import Act, Surgery
 from mailgate.journal.throttle import Charge
 from mailgate.model.state import State
@@ -158,6 +158,6 @@ def test_windows_do_not_touch_each_other(journal: Rig) -> None:
 def test_all_processes_share_one_secret(processes: Callable[[], Rig]) -> None:
     rigs = [processes() for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
-        made = set(pool.map(lambda r: r.database.run_now(throttle.secret), rigs))
+        made = set(pool.map(lambda r: r.database.run_now(hmac_key), rigs))
     assert len(made) == 1
     assert len(made.pop()) == 32

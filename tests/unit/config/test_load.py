@@ -137,6 +137,28 @@ def test_every_fault_is_told_at_once_with_its_key_and_the_allowed_values(tmp_pat
     assert "hunter2" not in str(found)
 
 
+def test_verp_needs_an_envelope_sender_with_room(tmp_path):
+    found = faults(
+        f"""
+        [streams.bulk]
+        verp = true
+        [streams.codes]
+        verp = true
+        envelope_from = ""
+        [streams.transactional]
+        verp = true
+        envelope_from = "{"b" * 38}@example.com"
+        """,
+        tmp_path,
+    )
+    assert found == {
+        "streams.bulk.envelope_from": "is required with verp, and not empty",
+        "streams.codes.envelope_from": "is required with verp, and not empty",
+        "streams.transactional.envelope_from": "is too long before the @-sign for verp: "
+        "at most 37 octets",
+    }
+
+
 def test_a_schedule_may_be_named_and_changed(tmp_path):
     text = """
     [streams.alerts]
