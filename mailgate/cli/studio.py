@@ -27,6 +27,7 @@ def studio(
     from mailgate.config.embedded import complete, embeds_inbox
     from mailgate.config.urls import is_loopback
     from mailgate.render.catalogue import built_in_root
+    from mailgate.render.dkim_keys import read_keys
     from mailgate.studio.sending import way
     from mailgate.studio.studio import serve
 
@@ -34,6 +35,10 @@ def studio(
     said = setting.said()
     config = complete(said)
     passwords, fault = _passwords(config)
+    keys = read_keys(config.dkim)
+    signer = None if keys.faults else keys.signer()
+    # A test mail goes as the others go, or not at all.
+    fault = "; ".join([fault] * bool(fault) + [str(one) for one in keys.faults])
     roots = (*config.templates.path, built_in_root())
     # The embedded relay is the inbox of this machine, unless somebody put it elsewhere.
     local = embeds_inbox(said) and is_loopback(config.inbox.host)
@@ -54,6 +59,7 @@ def studio(
             port=port,
             way=way(config, local=local, fault=fault),
             passwords=passwords,
+            signer=signer,
             on_ready=on_ready,
             stop=stop,
         )

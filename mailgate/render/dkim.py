@@ -5,7 +5,7 @@ the DKIM-Signature field. Never reads a file or the clock: equal bytes, time and
 keys give equal signatures, so every attempt sends the same mail.
 
 The signing itself is OpenSSL's (``cryptography``). dkimpy's RSA is Python integers:
-7.1 ms a mail with a 2048-bit key against 0.25 ms, where all else about a mail takes
+7.1 ms a mail with a 2048-bit key against 0.4 ms, where all else about a mail takes
 less than half a millisecond; it verifies what is signed here, in the tests.
 """
 
@@ -35,7 +35,6 @@ ONCE = ("feedback-id",)
 # All else is not signed: X- fields are often orders to a relay, which takes them out.
 
 _FIELD_ENDS = re.compile(rb"\r\n(?![ \t])")
-_BLANKS = re.compile(rb"[ \t]+")
 _WIDTH = 76
 
 
@@ -97,8 +96,10 @@ class Signer:
 
 def relaxed_body(body: bytes) -> bytes:
     """RFC 6376 section 3.4.4: runs of blanks are one, none at a line's end, no last empty lines."""
-    if b"  " in body or b"\t" in body:
-        body = _BLANKS.sub(b" ", body)
+    # Most mails hold few runs: this is seven times as fast as a pattern that looks at each blank.
+    body = body.replace(b"\t", b" ")
+    while b"  " in body:
+        body = body.replace(b"  ", b" ")
     body = body.replace(b" \r\n", b"\r\n").rstrip(b"\r\n")
     return body + b"\r\n" if body else body
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from mailgate.config.relays import Secret
 from mailgate.config.shape import Config
 from mailgate.model.ids import Ids
+from mailgate.render.dkim import Signer
 from mailgate.studio.guard import local_names
 from mailgate.studio.page import Bell, Page, application
 from mailgate.studio.sending import Counter, Way
@@ -30,6 +31,7 @@ async def serve(
     port: int,
     way: Way,
     passwords: Mapping[str, Secret],
+    signer: Signer | None = None,
     on_ready: Callable[[str], None],
     stop: asyncio.Event,
 ) -> None:
@@ -42,7 +44,11 @@ async def serve(
     try:
         seen = look(roots)
         workshop = Workshop(
-            roots, config.default_locale, Ids(random.random), config.message_id_domain or ""
+            roots,
+            config.default_locale,
+            Ids(random.random),
+            config.message_id_domain or "",
+            signer,
         )
     except BaseException:
         listener.close()

@@ -22,6 +22,7 @@ from mailgate.model.address import Address
 from mailgate.model.ids import Ids, spell
 from mailgate.model.message import Letter, Unsubscribe
 from mailgate.render.catalogue import Catalogue
+from mailgate.render.dkim import Signer
 from mailgate.render.errors import Fault, RenderError
 from mailgate.render.renderer import Renderer
 from mailgate.render.template import Broken, Template
@@ -64,8 +65,16 @@ class _State:
 class Workshop:
     """The templates of some roots. Safe to use from several threads."""
 
-    def __init__(self, roots: Sequence[Path], default_locale: str, ids: Ids, domain: str) -> None:
+    def __init__(
+        self,
+        roots: Sequence[Path],
+        default_locale: str,
+        ids: Ids,
+        domain: str,
+        signer: Signer | None = None,
+    ) -> None:
         """Reads the roots. Raises ``FileNotFoundError`` for one that does not exist."""
+        self._signer = signer
         self.roots = tuple(roots)
         self._default_locale = default_locale
         self._ids = ids
@@ -75,7 +84,7 @@ class Workshop:
         self._run = secrets.token_hex(4)
         self._looked_at = ""
         self._kept: OrderedDict[str, bytes] = OrderedDict()
-        self._state = _State(1, Renderer(self._load(None)))
+        self._state = _State(1, self._renderer(self._load(None)))
 
     @property
     def version(self) -> str:
@@ -106,7 +115,10 @@ class Workshop:
             return
         if names is not None:
             newer = catalogue.renewed(names, newer)
-        self._state = _State(number, Renderer(newer))
+        self._state = _State(number, self._renderer(newer))
+
+    def _renderer(self, catalogue: Catalogue) -> Renderer:
+        return Renderer(catalogue, signer=self._signer)
 
     def _load(self, names: frozenset[str] | None) -> Catalogue:
         return Catalogue.load(self.roots, default_locale=self._default_locale, only=names)

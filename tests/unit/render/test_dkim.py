@@ -210,6 +210,7 @@ def test_the_example_of_the_standard() -> None:
     assert relaxed_field(b"A: X") == b"a:X"
     assert relaxed_field(b"B : Y\t\r\n\tZ  ") == b"b:Y Z"
     assert relaxed_body(b" C \r\nD \t E\r\n\r\n\r\n") == b" C\r\nD E\r\n"
+    assert relaxed_body(b"a" + b" " * 77 + b"b \t \r\n  \r\n") == b"a b\r\n"
     assert relaxed_body(b"\r\n\r\n") == b""
     assert relaxed_body(b"") == b""
 

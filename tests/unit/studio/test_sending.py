@@ -6,7 +6,9 @@ import pytest
 
 from mailgate.config.embedded import complete
 from mailgate.config.shape import Config
-from mailgate.studio.sending import refusal, way
+from mailgate.model.address import Address
+from mailgate.studio.sending import Counter, refusal, way
+from mailgate.studio.workshop import Made
 
 ALLOWED = ("*@example.com", "Me@corp.example")
 
@@ -75,3 +77,30 @@ def test_what_is_missing_is_said():
         config(relays=RELAYS, streams=sender, studio=send_test), local=False, fault="no password"
     )
     assert fault.why_not == "no password"
+
+
+@pytest.mark.parametrize(
+    "sandbox",
+    [
+        {"mode": "capture", "allow": ["me@corp.example"]},
+        {"mode": "redirect", "redirect_to": "qa@corp.example", "allow": ["me@corp.example"]},
+    ],
+)
+async def test_the_sandbox_keeps_test_mails_in_too(sandbox):
+    said = config(
+        relays={"main": {"host": "127.0.0.1", "port": 1, "security": "none"}},
+        streams={"transactional": {"from": "shop@example.com"}},
+        studio={"send_test": ["*@corp.example", "*@example.org"]},
+        sandbox=sandbox,
+    )
+    counter = Counter(said, {}, way(said, local=False))
+
+    def make(_sender: Address, _to: Address) -> Made:
+        return Made(problem="it went through")
+
+    refused = await counter.post("ann@example.org", make)
+    assert "sandbox.mode is" in refused.refused
+    assert refused.made is None
+    allowed = await counter.post("me@corp.example", make)
+    assert allowed.refused == "there is no mail to send"
+    await counter.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mailgate.model.ids import Ids
+from mailgate.render.dkim import Identity, Key, Signer
 from mailgate.studio.workshop import SENDER, Order, Workshop
 from tests.integration.studio.bench import write_template
 
@@ -86,3 +87,15 @@ def test_a_rendering_is_kept_for_a_while(workshop: Workshop):
     for _ in range(64):
         workshop.keep(b"more")
     assert workshop.kept(first) is None
+
+
+def test_test_mails_are_signed_like_all_others(tmp_path: Path):
+    write_template(tmp_path, "one")
+    key = Key("mg1", "rsa-sha256", lambda _: b"signature")
+    signer = Signer([Identity(SENDER.domain, (key,))])
+    workshop = Workshop([tmp_path], "en", Ids(random.random), "", signer)
+    for _ in range(2):
+        made = workshop.make(Order("one", DATA), SENDER)
+        assert made.content is not None
+        assert made.content.startswith(b"DKIM-Signature: v=1; a=rsa-sha256;")
+        save(workshop, tmp_path / "one/en.html")
