@@ -2,82 +2,123 @@
 
 from __future__ import annotations
 
+import functools
 import getpass
+import inspect
 import os
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mailgate.cli.setting import fail
+from mailgate.journal.filters import Filter
 
 if TYPE_CHECKING:
     from mailgate.config.shape import Config
-    from mailgate.journal.search import Filter
     from mailgate.model.state import Lane, State
 
-StateOption = Annotated[
-    list[str] | None, typer.Option("--state", help="queued, deferred, sent, failed…; repeatable.")
-]
-ProducerOption = Annotated[str | None, typer.Option("--producer", help="Who published.")]
-StreamOption = Annotated[str | None, typer.Option("--stream", help="A stream's name.")]
-TemplateOption = Annotated[str | None, typer.Option("--template", help="A template's name.")]
-TagOption = Annotated[str | None, typer.Option("--tag", help="A tag of the message.")]
-RecipientOption = Annotated[str | None, typer.Option("--recipient", help="A whole address.")]
-DomainOption = Annotated[str | None, typer.Option("--domain", help="A recipient's domain.")]
-ErrorOption = Annotated[
-    str | None, typer.Option("--error-class", help="As failures list shows it.")
-]
-KeyOption = Annotated[str | None, typer.Option("--key", help="The idempotency key, or the id.")]
-SinceOption = Annotated[
-    str | None, typer.Option("--since", help="Accepted since: 2h, 3d, or a time (RFC 3339).")
-]
-UntilOption = Annotated[str | None, typer.Option("--until", help="Accepted before; likewise.")]
+#: Each filter of ``journal.filters`` as an option.
+_OPTIONS: dict[str, Any] = {
+    "state": Annotated[
+        list[str] | None,
+        typer.Option("--state", help="queued, deferred, sent, failed…; repeatable."),
+    ],
+    "producer": Annotated[str | None, typer.Option("--producer", help="Who published.")],
+    "stream": Annotated[str | None, typer.Option("--stream", help="A stream's name.")],
+    "template": Annotated[str | None, typer.Option("--template", help="A template's name.")],
+    "tag": Annotated[str | None, typer.Option("--tag", help="A tag of the message.")],
+    "recipient": Annotated[str | None, typer.Option("--recipient", help="A whole address.")],
+    "domain": Annotated[str | None, typer.Option("--domain", help="A recipient's domain.")],
+    "relay": Annotated[
+        str | None, typer.Option("--tried", "--relay", help="A relay that was tried.")
+    ],
+    "reply": Annotated[
+        str | None, typer.Option("--reply", help="A part of what a relay said, in any case.")
+    ],
+    "error_class": Annotated[
+        str | None, typer.Option("--error-class", help="As failures list shows it.")
+    ],
+    "key": Annotated[str | None, typer.Option("--key", help="The idempotency key, or the id.")],
+    "metadata": Annotated[
+        list[str] | None,
+        typer.Option("--metadata", help="NAME=VALUE of the metadata; repeatable."),
+    ],
+    "since": Annotated[
+        str | None,
+        typer.Option("--since", help="Accepted since: 2h, 3d, or a time (RFC 3339)."),
+    ],
+    "until": Annotated[str | None, typer.Option("--until", help="Accepted before; likewise.")],
+}
 LimitOption = Annotated[int, typer.Option("--limit", min=1, max=100_000, help="At most so many.")]
+CsvOption = Annotated[bool, typer.Option("--csv", help="Comma-separated values.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 PersonalOption = Annotated[
     bool, typer.Option("--show-personal-data", help="Whole addresses and contents.")
 ]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the audit.")]
 
+#: Where ``--relay`` says by which relay to send.
+_TRIED: dict[str, Any] = {
+    "relay": Annotated[str | None, typer.Option("--tried", help="A relay that was tried.")]
+}
+
+
+def selects(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command every filter option; it gets them as one filter, ``choice``.
+
+    Wrong ones end the program before the command begins.
+    """
+    said = inspect.signature(command, eval_str=True)
+    own = [p for name, p in said.parameters.items() if name != "choice"]
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+        for name, kind in (_OPTIONS | (_TRIED if "by" in said.parameters else {})).items()
+    ]
+    positional = [p for p in own if p.name == "message"]
+    others = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own if p.name != "message"]
+
+    @functools.wraps(command)
+    def chosen(**given: Any) -> None:
+        filters = {name: given.pop(name) for name in _OPTIONS}
+        command(choice=wanted(**filters, numbers=given.get("message")), **given)
+
+    parameters = [*positional, *options, *others]
+    chosen.__signature__ = said.replace(parameters=parameters)  # type: ignore[attr-defined]
+    chosen.__annotations__ = {p.name: p.annotation for p in parameters}
+    return chosen
+
 
 def wanted(
     *,
-    states: list[str] | None = None,
-    numbers: list[str] | None = None,
-    producer: str | None = None,
-    stream: str | None = None,
-    template: str | None = None,
-    tag: str | None = None,
-    recipient: str | None = None,
-    domain: str | None = None,
-    error_class: str | None = None,
-    key: str | None = None,
+    state: Sequence[str] | None = None,
+    numbers: Sequence[str] | None = None,
+    metadata: Sequence[str] | None = None,
     since: str | None = None,
     until: str | None = None,
+    **texts: str | None,
 ) -> Filter:
-    """The options as a filter; wrong ones end the program."""
-    from mailgate.journal.search import Filter
-
-    for text in (producer, stream, template, tag, recipient, domain, error_class, key):
+    """The options as a filter; wrong ones end the program. ``texts`` are matched as they are."""
+    for text in (*texts.values(), *(metadata or ())):
         _utf8(text or "")
     return Filter(
-        states=tuple(_state(s) for s in states or ()),
+        states=tuple(_state(s) for s in state or ()),
         messages=tuple(number(n) for n in numbers or ()),
-        producer=producer,
-        stream=stream,
-        template=template,
-        tag=tag,
-        recipient=recipient,
-        domain=domain,
-        error_class=error_class,
-        key=key,
+        metadata=tuple(_pair(text) for text in metadata or ()),
         since=moment(since, "--since"),
         until=moment(until, "--until"),
+        **texts,
     )
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        fail(f"--metadata {text}: write NAME=VALUE", 2)
+    return name, value
 
 
 def _utf8(text: str) -> None:

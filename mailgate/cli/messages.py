@@ -8,27 +8,18 @@ from typing import Annotated, Any
 import typer
 
 from mailgate.cli.filters import (
-    DomainOption,
-    ErrorOption,
+    CsvOption,
     JsonOption,
-    KeyOption,
     LimitOption,
     PersonalOption,
-    ProducerOption,
     ReasonOption,
-    RecipientOption,
-    SinceOption,
-    StateOption,
-    StreamOption,
-    TagOption,
-    TemplateOption,
-    UntilOption,
     bell,
     number,
-    wanted,
+    selects,
     whoami,
 )
-from mailgate.cli.setting import clean, fail, guarded, setting, show_json
+from mailgate.cli.setting import clean, complain, fail, guarded, setting, show_json
+from mailgate.journal.filters import Filter
 from mailgate.model.state import State
 
 app = typer.Typer(help="Find messages, read one's whole story.", no_args_is_help=True)
@@ -37,49 +28,68 @@ _COLUMNS = ("id", "recipient", "state", "error_class", "attempts", "producer", "
 
 
 @app.command("list")
+@selects
 def list_messages(
-    state: StateOption = None,
-    producer: ProducerOption = None,
-    stream: StreamOption = None,
-    template: TemplateOption = None,
-    tag: TagOption = None,
-    recipient: RecipientOption = None,
-    domain: DomainOption = None,
-    error_class: ErrorOption = None,
-    key: KeyOption = None,
-    since: SinceOption = None,
-    until: UntilOption = None,
+    choice: Filter,
     limit: LimitOption = 50,
     after: Annotated[
         str | None, typer.Option(help="The next page: `next` of the page before.")
     ] = None,
     as_json: JsonOption = False,
+    as_csv: CsvOption = False,
     personal: PersonalOption = False,
 ) -> None:
-    """List recipients with their messages, the newest first."""
+    """List recipients with their messages, the newest first.
+
+    mailgate messages list --state deferred --relay main --reply "too many" --since 2h
+    """
     from mailgate.cli.tables import found_item, show_items
     from mailgate.journal.search import find
     from mailgate.model.ids import spell
 
-    choice = wanted(
-        states=state,
-        producer=producer,
-        stream=stream,
-        template=template,
-        tag=tag,
-        recipient=recipient,
-        domain=domain,
-        error_class=error_class,
-        key=key,
-        since=since,
-        until=until,
-    )
     before = number(after) if after else None
     database = setting.database()
     found = guarded(lambda: database.read_now(lambda c: find(c, choice, limit, before)))
     following = spell(found[-1].recipient_id) if len(found) == limit else None
     items = [found_item(f, personal) for f in found]
-    show_items(items, (*_COLUMNS, "accepted_at"), as_json, next=following)
+    columns = (*_COLUMNS, "accepted_at")
+    show_items(items, columns, as_json, as_csv, next=following)
+    if following and not (as_json or as_csv):
+        complain(f"there are more: --after {following}")
+
+
+@app.command("count")
+@selects
+def count_messages(
+    choice: Filter,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--by",
+            help="state, producer, stream, template, error-class, lane, relay or domain; "
+            "repeatable. By state, when none is given.",
+        ),
+    ] = None,
+    limit: LimitOption = 50,
+    as_json: JsonOption = False,
+    as_csv: CsvOption = False,
+) -> None:
+    """Count recipients by group, the largest first.
+
+    mailgate messages count --since 1d --by domain --by state
+    """
+    from mailgate.cli.tables import show_items
+    from mailgate.journal.search import GROUPS, counts
+
+    # Each once, in the order asked for.
+    names = list(dict.fromkeys(name.replace("-", "_") for name in by or ["state"]))
+    for name in names:
+        if name not in GROUPS:
+            known = ", ".join(group.replace("_", "-") for group in GROUPS)
+            fail(f"--by {name}: must be one of {known}", 2)
+    database = setting.database()
+    rows = guarded(lambda: database.read_now(lambda c: counts(c, choice, names)))
+    show_items(rows[:limit], (*names, "count"), as_json, as_csv, groups=len(rows))
 
 
 @app.command()
@@ -126,7 +136,6 @@ def resend(
 
 def _move(numbers: list[str], target: State, verb: str, reason: str, as_json: bool) -> None:
     from mailgate.journal.database import Connection
-    from mailgate.journal.search import Filter
     from mailgate.journal.search import ids as recipients_of
     from mailgate.journal.surgery import Act, Moved, Surgery
 

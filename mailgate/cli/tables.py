@@ -5,12 +5,14 @@ Owns masking: an address is shown in full only where ``--show-personal-data`` as
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from mailgate.cli.setting import clean, show_json
+from mailgate.cli.setting import clean, fail, show_json
 from mailgate.journal.search import Found
 from mailgate.model.ids import spell
 
@@ -55,16 +57,39 @@ def found_item(f: Found, personal: bool) -> dict[str, Any]:
 
 
 def show_items(
-    items: Sequence[dict[str, Any]], columns: Sequence[str], as_json: bool, **more: Any
+    items: Sequence[dict[str, Any]],
+    columns: Sequence[str],
+    as_json: bool,
+    as_csv: bool = False,
+    **more: Any,
 ) -> None:
-    """A list: ``{"items": […]}`` or a table of ``columns``."""
+    """A list: ``{"items": […]}``, all columns as CSV, or a table of ``columns``."""
+    if as_json and as_csv:
+        fail("--json or --csv, not both", 2)
     if as_json:
         show_json({"items": list(items), **more})
+        return
+    if as_csv:
+        show_csv(list(items[0]) if items else list(columns), items)
         return
     if not items:
         print("nothing found")
         return
     table(columns, ([_cell(item.get(c)) for c in columns] for item in items))
+
+
+def show_csv(columns: Sequence[str], items: Iterable[Mapping[str, Any]]) -> None:
+    """RFC 4180 on standard output, safe to open in a spreadsheet."""
+    writer = csv.writer(sys.stdout)
+    writer.writerow(columns)
+    writer.writerows([csv_cell(item.get(c)) for c in columns] for item in items)
+
+
+def csv_cell(value: Any) -> str:
+    """Text that no spreadsheet takes for a formula (OWASP, CSV injection)."""
+    text = "" if value is None else value if isinstance(value, str) else json.dumps(value)
+    text = clean(text)
+    return "'" + text if isinstance(value, str) and text[:1] in tuple("=+-@\t\r") else text
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -1,47 +1,20 @@
 """Looking things up for people: lists, counts and the whole story of one message.
 
-Owns the filter that every face shares and its SQL. Only reads.
+Only reads. Which recipients are meant is said by a filter (``journal.filters``).
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
+from mailgate.journal.filters import TROUBLE, Filter
+from mailgate.journal.matching import where
 from mailgate.journal.tables import attempts, buckets, events, leases, messages, parked, recipients
 from mailgate.model.state import RESENDABLE, WAITING, State
-
-#: What operators look at: everything that did not go well.
-TROUBLE = (State.BOUNCED, State.FAILED, State.UNCERTAIN, State.HELD, State.EXPIRED)
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which recipients are meant; everything that is set must hold. Times in ms."""
-
-    states: tuple[State, ...] = ()
-    messages: tuple[int, ...] = ()
-    producer: str | None = None
-    stream: str | None = None
-    template: str | None = None
-    tag: str | None = None
-    recipient: str | None = None
-    domain: str | None = None
-    error_class: str | None = None
-    key: str | None = None
-    since: int | None = None
-    until: int | None = None
-
-    @property
-    def narrow(self) -> bool:
-        """Whether it says more than a state: what a change of many must at least say."""
-        said = (self.messages, self.producer, self.stream, self.template, self.tag)
-        more = (self.recipient, self.domain, self.error_class, self.key, self.since, self.until)
-        return any(said) or any(value is not None for value in more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,46 +35,9 @@ class Found:
     due_at: int
 
 
-def where(wanted: Filter) -> list[sa.ColumnElement[bool]]:
-    """The conditions of a filter over ``recipients`` joined with ``messages``."""
-    r, m = recipients.c, messages.c
-    out: list[sa.ColumnElement[bool]] = []
-    if wanted.states:
-        # Literals: a partial index is used only when the query spells its condition.
-        out.append(r.state.in_([sa.literal_column(f"'{State(s).value}'") for s in wanted.states]))
-    if wanted.messages:
-        out.append(r.message_id.in_(wanted.messages))
-    if wanted.recipient is not None:
-        out.append(sa.func.lower(r.email) == wanted.recipient.lower())
-    if wanted.domain is not None:
-        out.append(r.email.like("%@" + _like(wanted.domain.lower()), escape="\\"))
-    if wanted.error_class is not None:
-        out.append(r.error_class == wanted.error_class)
-    for column, value in (
-        (m.producer, wanted.producer),
-        (m.stream, wanted.stream),
-        (m.template, wanted.template),
-    ):
-        if value is not None:
-            out.append(column == value)
-    if wanted.key is not None:
-        out.append(m.identity == f"key:{wanted.key}")
-    if wanted.tag is not None:
-        out.append(m.tags.like("%" + _like(json.dumps(wanted.tag)) + "%", escape="\\"))
-    if wanted.since is not None:
-        out.append(m.accepted_at >= wanted.since)
-    if wanted.until is not None:
-        out.append(m.accepted_at < wanted.until)
-    return out
-
-
-def _like(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-
-
 def find(connection: sa.Connection, wanted: Filter, limit: int, before: int | None) -> list[Found]:
     """The newest recipients first; ``before`` is the last recipient id of the page before."""
-    query = _found(wanted).order_by(recipients.c.id.desc()).limit(limit)
+    query = _found(connection, wanted).order_by(recipients.c.id.desc()).limit(limit)
     if before is not None:
         query = query.where(recipients.c.id < before)
     return [_row(row) for row in connection.execute(query)]
@@ -112,7 +48,7 @@ def ids(connection: sa.Connection, wanted: Filter, limit: int, after: int = 0) -
     query = (
         sa.select(recipients.c.id)
         .join(messages, messages.c.id == recipients.c.message_id)
-        .where(*where(wanted), recipients.c.id > after)
+        .where(*where(connection, wanted), recipients.c.id > after)
         .order_by(recipients.c.id)
         .limit(limit)
     )
@@ -123,12 +59,71 @@ def count(connection: sa.Connection, wanted: Filter) -> int:
     query = (
         sa.select(sa.func.count())
         .select_from(recipients.join(messages, messages.c.id == recipients.c.message_id))
-        .where(*where(wanted))
+        .where(*where(connection, wanted))
     )
     return int(connection.execute(query).scalar_one())
 
 
-def _found(wanted: Filter) -> sa.Select[Any]:
+def routes(connection: sa.Connection, wanted: Filter) -> list[tuple[tuple[str, ...], int]]:
+    """By which relays, in order, the recipients would go, and how many."""
+    query = (
+        sa.select(buckets.c.route, sa.func.count())
+        .select_from(recipients)
+        .join(messages, messages.c.id == recipients.c.message_id)
+        .join(buckets, buckets.c.id == recipients.c.bucket_id)
+        .where(*where(connection, wanted))
+        .group_by(buckets.c.route)
+    )
+    return [(tuple(route.split(",")), number) for route, number in connection.execute(query)]
+
+
+#: By what recipients can be counted.
+GROUPS = ("state", "producer", "stream", "template", "error_class", "lane", "relay", "domain")
+
+
+def counts(connection: sa.Connection, wanted: Filter, by: Sequence[str]) -> list[dict[str, Any]]:
+    """How many recipients there are in each group, the most first.
+
+    ``by`` names columns out of ``GROUPS``. A recipient's ``relay`` is that of its last
+    attempt, None before the first.
+    """
+    r, m = recipients.c, messages.c
+    last = (
+        sa.select(attempts.c.relay)
+        .where(attempts.c.recipient_id == r.id)
+        .order_by(attempts.c.id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    after_at = (
+        sa.func.substr(r.email, sa.func.instr(r.email, "@") + 1)
+        if connection.dialect.name == "sqlite"
+        else sa.func.split_part(r.email, "@", 2)
+    )
+    known: dict[str, sa.ColumnElement[Any]] = {
+        "state": r.state,
+        "producer": m.producer,
+        "stream": m.stream,
+        "template": m.template,
+        "error_class": r.error_class,
+        "lane": buckets.c.lane,
+        "relay": last,
+        "domain": after_at,
+    }
+    each = (
+        sa.select(*(known[name].label(name) for name in by))
+        .select_from(recipients)
+        .join(messages, m.id == r.message_id)
+        .join(buckets, buckets.c.id == r.bucket_id)
+        .where(*where(connection, wanted))
+        .subquery()
+    )
+    number = sa.func.count().label("count")
+    query = sa.select(*each.c, number).group_by(*each.c).order_by(number.desc(), *each.c)
+    return [dict(row._mapping) for row in connection.execute(query)]
+
+
+def _found(connection: sa.Connection, wanted: Filter) -> sa.Select[Any]:
     r, m = recipients.c, messages.c
     return (
         sa.select(
@@ -146,7 +141,7 @@ def _found(wanted: Filter) -> sa.Select[Any]:
             r.due_at,
         )
         .join(m.id.table, m.id == r.message_id)
-        .where(*where(wanted))
+        .where(*where(connection, wanted))
     )
 
 
@@ -180,7 +175,7 @@ def failure_groups(connection: sa.Connection, wanted: Filter) -> list[dict[str, 
             sa.func.max(r.id).label("example"),
         )
         .join(messages, m.id == r.message_id)
-        .where(*where(wanted))
+        .where(*where(connection, wanted))
         .group_by(r.state, r.error_class, m.template)
         .order_by(sa.desc("count"))
     )

@@ -7,15 +7,17 @@ one. Never chooses what to change: ``operations`` does.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
+from mailgate.journal.arrivals import BucketKey, ensure_bucket
 from mailgate.journal.database import Database, packed
 from mailgate.journal.settling import Settling
-from mailgate.journal.tables import actions, parked
-from mailgate.model.state import Lane, State, allowed
+from mailgate.journal.tables import actions, buckets, messages, parked, recipients, renderings
+from mailgate.model.address import Address
+from mailgate.model.state import RESENDABLE, WAITING, Lane, State, allowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +40,18 @@ class Surgery:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._settling = Settling(database)
-        row = {"id": "bigint"}
         self._move = (
-            "UPDATE recipients SET state = :target, due_at = :now, seq = recipients.seq + 1,"
+            "UPDATE recipients SET state = :target, due_at = v.due_at, seq = recipients.seq + 1,"
             " token = recipients.token + 1, changed_at = :now, suspect = false, deaths = 0,"
             " expires_at = CASE WHEN expires_at <= :now THEN NULL ELSE expires_at END,"
-            " error_class = %s"
-            f" WHERE id IN (SELECT id FROM {database.rows(row)}) AND state IN (%s)"
-            " RETURNING id, message_id, seq, bucket_id"
+            f" error_class = %s FROM {database.rows({'id': 'bigint', 'due_at': 'bigint'})}"
+            " WHERE recipients.id = v.id AND state IN (%s)"
+            " RETURNING recipients.id, recipients.message_id, recipients.seq, recipients.bucket_id"
+        )
+        self._rebucket = sa.text(
+            "UPDATE recipients SET bucket_id = v.bucket_id"
+            f" FROM {database.rows({'id': 'bigint', 'bucket_id': 'bigint'})}"
+            " WHERE recipients.id = v.id"
         )
         event = {
             "message_id": "bigint",
@@ -60,38 +66,93 @@ class Surgery:
             f"INSERT INTO events ({names}) SELECT {names} FROM {database.rows(event)} WHERE true"
         )
 
-    def move(self, connection: sa.Connection, ids: Sequence[int], target: State, act: Act) -> Moved:
-        """Move those of ``ids`` that may go to ``target``; the others are left alone."""
+    def move(
+        self,
+        connection: sa.Connection,
+        ids: Sequence[int],
+        target: State,
+        act: Act,
+        *,
+        due: Mapping[int, int] | None = None,
+        relay: str | None = None,
+    ) -> Moved:
+        """Move those of ``ids`` that may go to ``target``; the others are left alone.
+
+        ``due`` is when each is due (ms), now by default; ``relay`` the one to try first.
+        """
         now = self._database.now()
-        sources = [s for s in State if s is not target and allowed(s, target)]
-        if target is State.QUEUED:
-            # Waiting ones wait already, and what is being sent is not ours to move.
-            sources = [s for s in sources if s not in (State.SENDING, State.DEFERRED)]
+        # What is being sent is not ours to move, and who waits needs not be told to.
+        left = {State.SENDING, target} | (WAITING if target is State.QUEUED else set())
+        sources = [s for s in State if s not in left and allowed(s, target)]
         states = ", ".join(f"'{s.value}'" for s in sources)
-        error_class = "NULL" if target is State.QUEUED else "error_class"
+        error_class = "error_class" if target is State.CANCELLED else "NULL"
+        rows = [(i, due.get(i, now) if due else now) for i in sorted(ids)]
         found = connection.execute(
             sa.text(self._move % (error_class, states)),
-            {"rows": packed([(i,) for i in sorted(ids)]), "target": target.value, "now": now},
+            {"rows": packed(rows), "target": target.value, "now": now},
         ).all()
         if not found:
             return Moved((), frozenset())
-        note = json.dumps({"by": act.who, "verb": act.verb, "reason": act.reason})
-        rows = [(r.message_id, r.id, r.seq, target.value, now, note) for r in found]
-        connection.execute(self._events, {"rows": packed(rows)})
+        said = {"by": act.who, "verb": act.verb, "reason": act.reason, "relay": relay}
+        note = json.dumps({k: v for k, v in said.items() if v is not None})
+        events = [(r.message_id, r.id, r.seq, target.value, now, note) for r in found]
+        connection.execute(self._events, {"rows": packed(events)})
         audit(connection, act, len(found), now)
-        if target is State.CANCELLED:
+        if target in (State.CANCELLED, State.SENT):
             # Nobody waits for it any more, and nobody can send it again.
             self._settling.redact(connection, {r.message_id for r in found})
-        numbers = sorted({r.bucket_id for r in found})
-        lanes = connection.execute(
-            sa.text(
-                "SELECT DISTINCT lane FROM buckets WHERE id IN (SELECT id FROM "
-                + self._database.rows({"id": "bigint"})
-                + ")"
-            ),
-            {"rows": packed([(n,) for n in numbers])},
-        ).scalars()
-        return Moved(tuple(r.id for r in found), frozenset(Lane(lane) for lane in lanes))
+        of = {r.id: r.bucket_id for r in found}
+        lanes = self._by_relay(connection, of, relay)
+        return Moved(tuple(of), lanes)
+
+    def _by_relay(
+        self, connection: sa.Connection, of: Mapping[int, int], relay: str | None
+    ) -> frozenset[Lane]:
+        """Put recipients (with their buckets) on the way that begins with ``relay``."""
+        numbers = sorted(set(of.values()))
+        keys = {
+            row.id: BucketKey(Lane(row.lane), row.producer, tuple(row.route.split(",")), row.domain)
+            for row in connection.execute(sa.select(buckets).where(buckets.c.id.in_(numbers)))
+        }
+        if relay is not None:
+            moved = {
+                number: ensure_bucket(
+                    connection,
+                    replace(key, route=(relay, *(r for r in key.route if r != relay))),
+                )
+                for number, key in keys.items()
+            }
+            rows = [(i, moved[number]) for i, number in sorted(of.items())]
+            connection.execute(self._rebucket, {"rows": packed(rows)})
+        return frozenset(key.lane for key in keys.values())
+
+    def correct(self, connection: sa.Connection, recipient_id: int, address: Address) -> bool:
+        """Write another address for one recipient; false when it waits, is sent or is gone.
+
+        Also where the mail's To and Cc show it; what an earlier attempt rendered is forgotten.
+        """
+        states = [s.value for s in RESENDABLE]
+        row = connection.execute(
+            sa.select(recipients.c.email, recipients.c.message_id, messages.c.body)
+            .join(messages, messages.c.id == recipients.c.message_id)
+            .where(recipients.c.id == recipient_id, recipients.c.state.in_(states))
+        ).first()
+        if row is None:
+            return False
+        body = json.loads(row.body)
+        for field in ("to", "cc"):
+            for pair in body.get(field, ()):
+                if pair[0] == row.email:
+                    pair[0] = address.email
+        text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+        connection.execute(
+            messages.update().where(messages.c.id == row.message_id).values(body=text)
+        )
+        connection.execute(
+            recipients.update().where(recipients.c.id == recipient_id).values(email=address.email)
+        )
+        connection.execute(renderings.delete().where(renderings.c.recipient_id == recipient_id))
+        return True
 
 
 def audit(connection: sa.Connection, act: Act, count: int, now: int) -> None:

@@ -1,20 +1,33 @@
 """Sending failures again, and cancelling what waits.
 
-Owns the chunks, the audit and the rings that follow. A change of many needs a
-filter that says more than a state.
+Owns the chunks, the pace, the audit and the rings that follow, and the estimate of how
+long it will take. A change of many needs a filter that says more than a state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
+from mailgate.config.shape import Config
+from mailgate.config.terms import Rate
 from mailgate.journal.database import Connection, Database
-from mailgate.journal.search import Filter, ids
+from mailgate.journal.filters import Filter
+from mailgate.journal.search import ids
 from mailgate.journal.surgery import Act, Moved, Surgery
+from mailgate.model.address import Address
 from mailgate.model.state import Lane, State
 
 #: Recipients moved in one transaction.
 CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """In which way to send again: the relay to try first, and no faster than ``rate``."""
+
+    relay: str | None = None
+    rate: Rate | None = None
 
 
 def move_all(
@@ -25,6 +38,7 @@ def move_all(
     ring: Callable[[Lane], None],
     *,
     limit: int | None = None,
+    how: How = How(),
 ) -> Iterator[int]:
     """Move every recipient that ``wanted`` finds, chunk by chunk; yields how many each time.
 
@@ -34,13 +48,18 @@ def move_all(
     """
     surgery = Surgery(database)
     left = limit
-    last = 0
+    last = done = 0
+    begun = database.now()
     while left is None or left > 0:
         most = CHUNK if left is None else min(CHUNK, left)
 
-        def work(connection: Connection, most: int = most, last: int = last) -> tuple[int, Moved]:
+        def work(
+            connection: Connection, most: int = most, last: int = last, done: int = done
+        ) -> tuple[int, Moved]:
             found = ids(connection, wanted, most, last)
-            return (found[-1] if found else 0), surgery.move(connection, found, target, act)
+            due = {i: begun + _turn(done + n, how.rate) for n, i in enumerate(found)}
+            moved = surgery.move(connection, found, target, act, due=due, relay=how.relay)
+            return (found[-1] if found else 0), moved
 
         last, moved = database.run_now(work)
         if not last:
@@ -48,6 +67,84 @@ def move_all(
         if target is State.QUEUED:
             for lane in moved.lanes:
                 ring(lane)
+        done += len(moved.recipient_ids)
         if left is not None:
             left -= len(moved.recipient_ids)
         yield len(moved.recipient_ids)
+
+
+def _turn(n: int, rate: Rate | None) -> int:
+    """Milliseconds from the first to the n-th."""
+    return 0 if rate is None else int(n * rate.period * 1000 / rate.limit)
+
+
+class NotOne(Exception):
+    """A corrected address is for exactly one recipient; ``found`` says how many there are."""
+
+    def __init__(self, found: int) -> None:
+        super().__init__(f"{found} recipients")
+        self.found = found
+
+
+def correct(
+    database: Database,
+    wanted: Filter,
+    address: Address,
+    act: Act,
+    ring: Callable[[Lane], None],
+    how: How = How(),
+) -> int:
+    """Send the one recipient that ``wanted`` finds again, under another address.
+
+    Gives 0 when another was quicker. Raises ``NotOne`` and ``JournalAway``.
+    """
+    surgery = Surgery(database)
+
+    def work(connection: Connection) -> Moved:
+        found = ids(connection, wanted, 2)
+        if len(found) != 1:
+            raise NotOne(len(found))
+        if not surgery.correct(connection, found[0], address):
+            return Moved((), frozenset())
+        return surgery.move(connection, found, State.QUEUED, act, relay=how.relay)
+
+    moved = database.run_now(work)
+    for lane in moved.lanes:
+        ring(lane)
+    return len(moved.recipient_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The least that sending takes (seconds), and the limit that makes it so."""
+
+    seconds: float
+    limit: str
+
+
+def estimate(
+    ways: Iterable[tuple[tuple[str, ...], int]], config: Config, how: How = How()
+) -> Estimate | None:
+    """How long so many recipients take by each route under the limits; None without any.
+
+    ``ways`` are routes with how many go by them. Other mail shares the limits: it takes
+    longer while there is any.
+    """
+    total = 0
+    by_relay: dict[str, int] = {}
+    for route, number in ways:
+        first = how.relay or next((name for name in route if name in config.relays), "")
+        by_relay[first] = by_relay.get(first, 0) + number
+        total += number
+    paced = [("--rate", how.rate, total), ("limits.global", config.limits.total, total)]
+    for name, number in by_relay.items():
+        if name in config.relays:
+            paced.append((f"relays.{name}.rate", config.relays[name].rate, number))
+    longest: Estimate | None = None
+    for name, rate, number in paced:
+        if rate is None:
+            continue
+        seconds = max(0, number - rate.burst) * rate.period / rate.limit
+        if longest is None or seconds > longest.seconds:
+            longest = Estimate(seconds, f"{name} = {rate}")
+    return longest

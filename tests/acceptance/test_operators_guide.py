@@ -174,7 +174,7 @@ def test_every_command_of_the_guide_does_what_it_says(gateway: Gateway) -> None:
     story = gateway.run(f"messages show {failed['id']}").stdout
     assert "550" in story
     assert "relay mended" in story
-    gateway._until(lambda: len(gateway.items("messages list --state sent")) == 2, 20)
+    gateway._until(lambda: len(gateway.items("messages list --state sent")) == 3, 20)
     assert gateway.items("parked list") == []
     assert gateway.stop() == 0
     assert "mailgate has stopped" in gateway.log.read_text()

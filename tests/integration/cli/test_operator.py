@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -314,11 +316,11 @@ def test_a_journal_that_goes_away_in_the_middle_of_a_resend_is_said(
     real = resending.Surgery.move
     calls: list[int] = []
 
-    def move(self: Any, *given: Any) -> Any:
+    def move(self: Any, *given: Any, **how: Any) -> Any:
         calls.append(1)
         if len(calls) == 2:
             raise JournalAway("it went")
-        return real(self, *given)
+        return real(self, *given, **how)
 
     monkeypatch.setattr(resending.Surgery, "move", move)
     said = shell("failures", "resend", "--all")
@@ -342,8 +344,8 @@ def test_what_fails_again_at_once_is_sent_again_once(
     real = resending.Surgery.move
     moves: list[int] = []
 
-    def move(self: Any, connection: Any, ids: Any, *given: Any) -> Any:
-        moved = real(self, connection, ids, *given)
+    def move(self: Any, connection: Any, ids: Any, *given: Any, **how: Any) -> Any:
+        moved = real(self, connection, ids, *given, **how)
         moves.extend(moved.recipient_ids)
         assert len(moves) <= 5, "the same failures again and again"
         connection.exec_driver_sql("UPDATE recipients SET state = 'bounced'")
@@ -361,7 +363,8 @@ def test_a_resend_says_what_it_would_do_asks_and_is_audited(shell: Shell, journa
     for n in range(22):
         fail_one(journal, key=f"m{n}")
     would = shell("failures", "resend", "--all", "--dry-run", "--json")
-    assert would.document == {"would": "resend", "count": 22}
+    assert (would.document["would"], would.document["count"]) == ("resend", 22)
+    assert [g["count"] for g in would.document["groups"]] == [22]
     assert journal.count("recipients", "state = 'queued'") == 0
     assert shell("failures", "resend", "--all", stdin=b"n\n").code == 1
     assert journal.count("recipients", "state = 'queued'") == 0
@@ -433,3 +436,116 @@ def test_a_replay_under_a_key_that_is_taken_is_no_acceptance(
     assert conflict != row
     assert shell("parked", "show", conflict, "--json").document["kind"] == "conflict"
     assert journal.count("messages") == 1
+
+
+# --- finding, counting, and sending again another way ------------------------------------
+
+
+def test_lists_and_counts_as_comma_separated_values_are_safe_in_a_spreadsheet(
+    shell: Shell, journal: Rig
+) -> None:
+    fail_one(journal, key="one", template="=cmd|' /C calc'!A0", producer="+1\x1b[31m")
+    for command in (("messages", "list"), ("messages", "count", "--by", "template")):
+        said = shell(*command, "--csv")
+        head, row = csv.reader(io.StringIO(said.out))
+        assert row[head.index("template")] == "'=cmd|' /C calc'!A0"
+        assert not steered(said.out.replace("\r\n", "\n"))
+    said = shell("messages", "list", "--csv", "--json")
+    assert (said.code, said.err) == (2, "mailgate: --json or --csv, not both\n")
+
+
+def test_counts_are_by_the_groups_that_are_asked_for(shell: Shell, journal: Rig) -> None:
+    fail_one(journal, key="one")
+    journal.add(2)
+    assert shell("messages", "count", "--json").document == {
+        "items": [{"state": "queued", "count": 2}, {"state": "bounced", "count": 1}],
+        "groups": 2,
+    }
+    by = shell(
+        "messages", "count", "--by", "error-class", "--by", "state", "--limit", "1", "--json"
+    )
+    assert by.document == {
+        "items": [{"error_class": None, "state": "queued", "count": 2}],
+        "groups": 2,
+    }
+    said = shell("messages", "count", "--by", "colour")
+    assert said.code == 2
+    assert "must be one of state, producer" in said.err
+
+
+def test_filters_by_reply_relay_and_metadata(shell: Shell, journal: Rig) -> None:
+    fail_one(journal, key="one", reply="Mailbox FULL", metadata='{"order": "7"}')
+    journal.add(2)
+    for filters in (
+        ("--reply", "mailbox full"),
+        ("--relay", "main"),
+        ("--tried", "main"),
+        ("--metadata", "order=7"),
+    ):
+        assert len(shell("messages", "list", *filters, "--json").document["items"]) == 1
+    assert shell("messages", "list", "--metadata", "order=8", "--json").document["items"] == []
+    assert shell("messages", "list", "--metadata", "order").code == 2
+
+
+def test_a_page_names_the_next(shell: Shell, journal: Rig) -> None:
+    journal.add(5)
+    said = shell("messages", "list", "--limit", "3")
+    assert said.code == 0
+    following = said.err.split("--after ")[1].strip()
+    rest = shell("messages", "list", "--limit", "3", "--after", following, "--json").document
+    assert len(rest["items"]) == 2
+    assert rest["next"] is None
+
+
+def test_a_dry_run_says_what_how_many_and_how_long(shell: Shell, journal: Rig) -> None:
+    for n in range(40):
+        fail_one(journal, key=f"m{n}")
+    shell.environment["MAILGATE_RELAYS__MAIN__RATE"] = "1/s"
+    journal.sql("UPDATE buckets SET route = 'main'")
+    said = shell("failures", "resend", "--error-class", "mailbox_full", "--dry-run")
+    assert said.code == 0
+    assert "would resend 40 recipients" in said.out
+    assert "would take at least 39s under relays.main.rate = 1/s" in said.out
+    would = shell("failures", "resend", "--all", "--rate", "10/m", "--dry-run", "--json").document
+    assert (would["seconds"], would["limit"]) == (39 * 6, "--rate = 10/m")
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        (("--to", "not an address"), "must be one email address"),
+        (("--relay", "nowhere"), "is no relay; the relays are: main"),
+        (("--rate", "fast"), "is not a rate"),
+        (("--state", "sent"), "none of these states"),
+    ],
+)
+def test_a_resend_with_wrong_words_changes_nothing(
+    shell: Shell, journal: Rig, options: tuple[str, ...], rule: str
+) -> None:
+    fail_one(journal, key="one")
+    said = shell("failures", "resend", "--error-class", "mailbox_full", *options)
+    assert said.code == 2
+    assert rule in said.err
+    assert journal.count("recipients", "state = 'bounced'") == 1
+
+
+def test_a_corrected_address_and_another_relay(shell: Shell, journal: Rig) -> None:
+    message = spell(fail_one(journal, key="one"))
+    said = shell("failures", "resend", message, "--to", "Ann@Example.NET", "--json")
+    assert said.document == {"resend": 1}
+    [row] = journal.all("SELECT email, state FROM recipients")
+    assert (row.email, row.state) == ("Ann@example.net", "queued")
+    [action] = journal.all("SELECT detail FROM actions")
+    assert "@" not in action.detail
+    assert shell("failures", "resend", message, "--to", "a@example.org").code == 2
+
+
+def test_confirmed_mail_is_sent_and_the_audit_says_why(shell: Shell, journal: Rig) -> None:
+    [message] = journal.store(arrival("one")).ids
+    [claim] = journal.claim(journal.lease())
+    journal.settle(settlement(claim, State.UNCERTAIN))
+    said = shell("failures", "confirm", spell(message), "--reason", "in its log", "--json")
+    assert said.document == {"confirm": 1}
+    assert journal.one("SELECT state FROM recipients").state == "sent"
+    story = shell("messages", "show", spell(message)).out
+    assert "in its log" in story

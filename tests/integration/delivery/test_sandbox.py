@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from mailgate.journal.search import Filter
+from mailgate.journal.filters import Filter
 from mailgate.journal.surgery import Act
 from mailgate.model.state import Lane, State
 from mailgate.operations.resend import move_all
