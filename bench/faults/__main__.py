@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-_WHAT = ("kills", "away", "pace", "shares", "endings", "operators")
+_WHAT = ("kills", "away", "pace", "shares", "uncertain", "endings", "operators")
 
 
 def main(options: list[str]) -> int:
