@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from mailgate import log
 from mailgate.config.relays import Secret
+from mailgate.config.sandbox import VIEWER
 from mailgate.config.shape import Config
 from mailgate.config.terms import Rate
 from mailgate.config.urls import is_redis
@@ -73,8 +74,9 @@ class Gateway:
         self._queue = Queue(self._database)
         self._limiter = limiter(self._database)
         self._renderer = Renderer(catalogue, signer=signer)
+        viewer = config.sandbox.viewer
         self._pool = Pool(
-            config.relays,
+            config.relays if viewer is None else {**config.relays, VIEWER: viewer},
             passwords,
             kept={
                 name: kept_for_urgent(relay.max_connections, config.worker.reserved)

@@ -131,7 +131,7 @@ def up(
     Without a configuration nothing leaves this machine: every mail lands in the
     inbox. Data stays in the state directory between runs. Ctrl-C stops it.
     """
-    from mailgate.config.embedded import embeds_broker, embeds_inbox
+    from mailgate.config.embedded import embeds_broker, embeds_inbox, shows_captured
     from mailgate.journal import schema
 
     said = setting.said()
@@ -140,9 +140,13 @@ def up(
     logs.mkdir(parents=True, exist_ok=True)
     state.chmod(0o700)
     alone = _only_one(state)
-    inbox = embeds_inbox(said)
+    captured = shows_captured(said)
+    inbox = embeds_inbox(said) or captured
     if inbox:
         _choose_ports(said.inbox.host, said.inbox.smtp_port, said.inbox.http_port)
+    if captured:
+        port = os.environ["MAILGATE_INBOX__SMTP_PORT"]
+        os.environ["MAILGATE_SANDBOX__INBOX"] = f"{said.inbox.host}:{port}"
     # Children read the same configuration, with the ports that were found.
     os.environ["MAILGATE_STATE_DIR"] = str(state)
     config = setting.config()
@@ -168,7 +172,7 @@ def up(
                 part.await_ready()
         _await_worker(parts, stopping)
         if not stopping:
-            _tell(time.monotonic() - started, flower)
+            _tell(time.monotonic() - started, inbox, flower)
         while not stopping:
             time.sleep(0.2)
             for part in parts:
@@ -291,12 +295,11 @@ def _await_worker(parts: list[Part], stopping: list[int]) -> None:
         fail(f"worker was not ready in {_READY:.0f} s:\n{worker.tail()}")
 
 
-def _tell(seconds: float, flower: bool) -> None:
+def _tell(seconds: float, inbox: bool, flower: bool) -> None:
     """Where everything is."""
-    from mailgate.config.embedded import embeds_inbox
     from mailgate.config.review import masked, sandbox_sentence
 
-    said, config = setting.said(), setting.config()
+    config = setting.config()
     shown = masked(config)
     publish = config.intake.url or shown["broker"]["url"]
     stream = config.intake.queue.replace(".", ":")
@@ -305,7 +308,7 @@ def _tell(seconds: float, flower: bool) -> None:
         path = config.broker.url.removeprefix("redis+socket://")
         lines.append(("for example", f"redis-cli -s {path} XADD {stream} '*' message '{{…}}'"))
     lines.append(("journal", str(shown["journal"]["url"])))
-    if embeds_inbox(said):
+    if inbox:
         host = config.inbox.host
         lines.append(("inbox page", f"http://{host}:{config.inbox.http_port}/"))
         lines.append(("inbox smtp", f"{host}:{config.inbox.smtp_port}"))

@@ -38,6 +38,11 @@ def embeds_inbox(config: Config) -> bool:
     return not config.relays
 
 
+def shows_captured(config: Config) -> bool:
+    """Whether the local inbox is where captured mail can be looked at."""
+    return config.sandbox.mode == "capture" and config.sandbox.inbox is None
+
+
 def complete(config: Config) -> Config:
     """``config`` with nothing left open."""
     changes: dict[str, object] = {}

@@ -106,7 +106,7 @@ def _blame(draft: Draft, found: Any, left_out: Collection[tuple[str, ...]]) -> t
         draft.blame(loc, f"is required: {must}")
     elif found["type"] == "extra_forbidden":
         draft.blame(loc, f"is not a known key{_known(loc)}")
-    elif found["type"] == "value_error" and ("[key]" in found["loc"] or "unsigned" in loc):
+    elif found["type"] == "value_error" and {"[key]", "unsigned", "inbox"} & set(found["loc"]):
         draft.blame(loc, str(found["ctx"]["error"]))
     elif "[key]" in found["loc"]:
         draft.blame(loc, "is not a good name: a-z, 0-9, '-' and '_', at most 63, a-z or 0-9 first")

@@ -164,7 +164,8 @@ def _sandbox(config: Config) -> list[str]:
 
 def sandbox_sentence(sandbox: Sandbox) -> str:
     """What the sandbox does with mail, for whoever wonders where it is."""
-    only = f"mail goes to {', '.join(sandbox.allow)} only" if sandbox.allow else "no mail goes out"
-    if sandbox.mode == "redirect":
-        return f"{only}; all else goes to {sandbox.redirect_to}"
-    return f"{only}; all else is captured"
+    redirected = sandbox.mode == "redirect"
+    kept = f"goes to {sandbox.redirect_to}" if redirected else "is captured"
+    return f"all mail {kept}" + (
+        f" but that to {', '.join(sandbox.allow)}" if sandbox.allow else ""
+    )

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from mailgate.config.sandbox import Sandbox
+from mailgate.config.sandbox import VIEWER, Sandbox
 from mailgate.delivery.lease import ProcessLease
 from mailgate.delivery.sandbox import Aside, redirected, way
 from mailgate.delivery.spool import Mark
@@ -69,6 +69,14 @@ class Marks:
 
     def refused(self) -> None:
         self.lease.spool.mark(self.slot, Mark.REFUSED)
+
+
+class Unmarked:
+    """For what is only shown: that it was is nothing to recover from."""
+
+    def dot(self) -> None: ...
+    def accepted(self) -> None: ...
+    def refused(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -135,6 +143,9 @@ async def converse(
         said = Envelope(claim.mail_from, claim.address.email, content)
         envelope = way(sandbox, said, claim.attempts)
         if isinstance(envelope, Aside):
+            if envelope.shown:
+                # Whether it could be shown or not: nobody got it.
+                await send(VIEWER, said, Unmarked(), None, False)
             await asyncio.sleep(envelope.seconds)
             return envelope.outcome, content
         if permit is not None:

@@ -21,10 +21,11 @@ REDIRECTED = "redirected by the sandbox: another address got it"
 
 @dataclass(frozen=True, slots=True)
 class Aside:
-    """How it ends without any relay, after so many seconds."""
+    """How it ends without any relay, after so many seconds; ``shown`` in the sandbox's inbox."""
 
     outcome: Outcome
     seconds: float = 0.0
+    shown: bool = False
 
 
 def way(sandbox: Sandbox, envelope: Envelope, attempts: int) -> Envelope | Aside:
@@ -43,7 +44,7 @@ def way(sandbox: Sandbox, envelope: Envelope, attempts: int) -> Envelope | Aside
         original = envelope.rcpt_to.encode("ascii", "backslashreplace")
         content = b"X-Original-To: " + original + b"\r\n" + envelope.content
         return Envelope(envelope.mail_from, sandbox.redirect_to, content)
-    return Aside(outcomes.captured(CAPTURED))
+    return Aside(outcomes.captured(CAPTURED), shown=sandbox.inbox is not None)
 
 
 def redirected(outcome: Outcome) -> Outcome:

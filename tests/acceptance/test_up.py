@@ -31,14 +31,14 @@ class House:
     programs: list[Program] = field(default_factory=list)
     pids: set[int] = field(default_factory=set)
 
-    def up(self) -> Program:
+    def up(self, **settings: str) -> Program:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("MAILGATE_")}
         # Nothing is configured but that other tests' ports are left in peace.
         ports = {"MAILGATE_INBOX__HTTP_PORT": "0", "MAILGATE_INBOX__SMTP_PORT": "0"}
         program = Program(
             [sys.executable, "-m", "mailgate.cli.main", "up"],
             log=self.directory / f"up{len(self.programs)}.log",
-            env=kept | ports | {"PYTHONPATH": str(ROOT)},
+            env=kept | ports | settings | {"PYTHONPATH": str(ROOT)},
             cwd=self.directory,
         )
         self.programs.append(program)
@@ -138,5 +138,21 @@ def test_a_part_that_dies_is_started_again_and_mail_goes_on(house: House) -> Non
 
     until(all_there, 60, program.tail)
     assert "is started again" in said(program)
+    program.signal(signal.SIGINT)
+    assert program.wait(30) == 0, program.tail()
+
+
+def test_what_the_sandbox_captures_is_shown_by_the_inbox(house: House) -> None:
+    """With a relay that nobody may be sent to, as in a copy of production."""
+    program = house.up(
+        MAILGATE_RELAYS__MAIN__HOST="relay.invalid",
+        MAILGATE_RELAYS__MAIN__SECURITY="none",
+        MAILGATE_STREAMS__TRANSACTIONAL__FROM="shop@example.com",
+        MAILGATE_SANDBOX__MODE="capture",
+    )
+    assert "capture: all mail is captured" in said(program)
+    with client(program) as broker:
+        publish_stream(broker, mails(3))
+    until(lambda: len(inbox(program)) == 3, 30, program.tail)
     program.signal(signal.SIGINT)
     assert program.wait(30) == 0, program.tail()

@@ -14,7 +14,7 @@ from tests.integration.cli.conftest import Shell
 from tests.integration.delivery.house import soon
 
 SANDBOX = '[sandbox]\nmode = "capture"\nallow = ["*@ours.example"]\n'
-SENTENCE = "capture: mail goes to *@ours.example only; all else is captured"
+SENTENCE = "capture: all mail is captured but that to *@ours.example"
 
 
 def test_status_and_check_say_that_mail_stays_in(shell: Shell, tmp_path: Path) -> None:

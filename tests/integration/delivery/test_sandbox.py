@@ -22,8 +22,9 @@ def rcpts(relay: ScriptedRelay) -> list[str]:
 
 
 async def test_what_is_captured_never_meets_a_relay_and_can_be_released(
-    house: House, caplog: pytest.LogCaptureFixture
+    small_house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
+    house = small_house
     async with ScriptedRelay() as relay:
         with caplog.at_level(logging.WARNING, "mailgate.gateway"):
             inside = await house.open({"main": relay}, sandbox=CAPTURE)
@@ -53,6 +54,24 @@ async def test_what_is_captured_never_meets_a_relay_and_can_be_released(
         assert len(relay.mails) == 2
         # A sensitive message forgets nothing while somebody may yet get it.
         assert b"a line" in relay.mails[1]
+
+
+async def test_captured_mail_can_be_looked_at_and_nothing_depends_on_it(
+    small_house: House,
+) -> None:
+    house = small_house
+    async with ScriptedRelay() as relay:
+        async with ScriptedRelay(DOT=["250 Ok", "451 full"]) as viewer:
+            sandbox = {"mode": "capture", "inbox": f"127.0.0.1:{viewer.port}"}
+            gateway = await house.open({"main": relay}, sandbox=sandbox)
+            await house.add("a@example.org", "b@example.org")
+            assert await gateway.deliver(Lane.NORMAL, soon()) == {"captured": 2}
+        assert sorted(rcpts(viewer)) == ["RCPT TO:<a@example.org>", "RCPT TO:<b@example.org>"]
+        await house.add("c@example.org", key="two")
+        assert await gateway.deliver(Lane.NORMAL, soon()) == {"captured": 1}
+        assert relay.heard == []
+        assert house.states() == {"captured": 3}
+        assert house.uncertain() == 0
 
 
 async def test_what_is_redirected_goes_to_one_address_alone(small_house: House) -> None:

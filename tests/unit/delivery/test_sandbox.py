@@ -99,6 +99,8 @@ def test_no_mode_but_off_lets_a_stranger_have_mail(email: str, attempts: int) ->
         ({"redirect_to": "a@x.example"}, "redirect_to is set"),
         ({"mode": "redirect"}, "redirect_to is required"),
         ({"mode": "capture", "redirect_to": "a@x.example"}, "redirect_to is set"),
+        ({"mode": "capture", "inbox": "h"}, "inbox"),
+        ({"mode": "capture", "inbox": "h:0"}, "inbox"),
         ({"mode": "on"}, "mode"),
         ({"mode": "Capture"}, "mode"),
         ({"mode": ""}, "mode"),
