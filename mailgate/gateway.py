@@ -71,7 +71,7 @@ class Gateway:
         if config.journal.url is None:
             raise ValueError("journal.url is not set")
         self._database = Database(config.journal.url)
-        self._queue = Queue(self._database)
+        self._queue = Queue(self._database, config.categories)
         self._limiter = limiter(self._database)
         self._renderer = Renderer(catalogue, signer=signer)
         viewer = config.sandbox.viewer

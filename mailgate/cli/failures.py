@@ -17,6 +17,7 @@ from mailgate.cli.filters import (
     PersonalOption,
     ReasonOption,
     bell,
+    left_suppressed,
     selects,
     wanted,
     whoami,
@@ -242,7 +243,7 @@ class _Change:
         question = f"{self._verb} {many} recipients?"
         if many > ASK_ABOVE and not yes and not typer.confirm(question, err=True):
             raise typer.Exit(1)
-        done = 0
+        done = suppressed = 0
         moving = move_all(
             self._database,
             self._choice,
@@ -251,16 +252,19 @@ class _Change:
             bell(self._config),
             limit=limit,
             how=self._how,
+            categories=self._config.categories,
         )
         try:
             with _progress(self._verb, many, shown=many > ASK_ABOVE and not as_json) as advance:
                 for moved in moving:
-                    done += moved
-                    advance(moved, done)
+                    done += len(moved.recipient_ids)
+                    suppressed += moved.suppressed
+                    advance(len(moved.recipient_ids), done)
         except KeyboardInterrupt:
             fail(f"stopped after {done}; the same command goes on from there")
         except JournalAway as error:
             fail(f"the journal went away after {done}: {error}; the same command goes on there")
+        left_suppressed(suppressed)
         self._tell(done, as_json)
 
     def corrected(self, address: Address, dry_run: bool, as_json: bool) -> None:
@@ -276,12 +280,21 @@ class _Change:
         ring = bell(self._config)
         act = replace(self._act, detail=json.dumps({"filter": "one, with another address"}))
         try:
-            done = guarded(
-                lambda: correct(self._database, self._choice, address, act, ring, self._how)
+            moved = guarded(
+                lambda: correct(
+                    self._database,
+                    self._choice,
+                    address,
+                    act,
+                    ring,
+                    self._how,
+                    self._config.categories,
+                )
             )
         except NotOne as error:
             fail(f"--to is for exactly one failed recipient: {error.found or 'none'} found", 2)
-        self._tell(done, as_json)
+        left_suppressed(moved.suppressed)
+        self._tell(len(moved.recipient_ids), as_json)
 
     def _promise(self, many: int, as_json: bool) -> None:
         """What would be done: how many, of which kinds, and how long it would take."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mailgate.cli.setting import fail
+from mailgate.cli.setting import complain, fail
 from mailgate.journal.filters import Filter
 
 if TYPE_CHECKING:
@@ -168,6 +168,15 @@ def whoami() -> str:
     """Who stands in the audit: the user who typed, also behind sudo."""
     user = os.environ.get("SUDO_USER") or getpass.getuser()
     return f"{user}@{socket.gethostname()}"
+
+
+def left_suppressed(many: int) -> None:
+    """Tell that some were not sent again, and what to do about it."""
+    if many:
+        complain(
+            f"{many} left alone: suppressed (see mailgate suppressions list; what is removed "
+            "there can be sent again)"
+        )
 
 
 def bell(config: Config) -> Callable[[Lane], None]:

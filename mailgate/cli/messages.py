@@ -14,6 +14,7 @@ from mailgate.cli.filters import (
     PersonalOption,
     ReasonOption,
     bell,
+    left_suppressed,
     number,
     selects,
     whoami,
@@ -146,7 +147,7 @@ def _move(numbers: list[str], target: State, verb: str, reason: str, as_json: bo
 
     def change(connection: Connection) -> Moved:
         people = recipients_of(connection, Filter(messages=tuple(ids)), 100_000)
-        return Surgery(database).move(connection, people, target, act)
+        return Surgery(database, config.categories).move(connection, people, target, act)
 
     moved = guarded(lambda: database.run_now(change))
     if target is State.QUEUED:
@@ -154,6 +155,7 @@ def _move(numbers: list[str], target: State, verb: str, reason: str, as_json: bo
         for lane in moved.lanes:
             ring(lane)
     done = len(moved.recipient_ids)
+    left_suppressed(moved.suppressed)
     if as_json:
         show_json({verb: done})
     else:

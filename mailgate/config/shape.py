@@ -17,6 +17,7 @@ from mailgate.config.producers import Producer
 from mailgate.config.relays import Relay
 from mailgate.config.sandbox import Sandbox
 from mailgate.config.streams import Stream, built_in_streams, with_built_in
+from mailgate.config.suppressions import Suppressions
 from mailgate.config.terms import (
     Duration,
     Host,
@@ -154,6 +155,7 @@ class Config(Section):
     limits: Limits = Limits()
     breakers: Breakers = Breakers()
     sandbox: Sandbox = Sandbox()
+    suppressions: Suppressions = Suppressions()
     worker: Worker = Worker()
     inbox: Inbox = Inbox()
     studio: Studio = Studio()
@@ -210,6 +212,11 @@ class Config(Section):
     def route(self, stream: str) -> tuple[str, ...]:
         """The relays of a stream in order of preference."""
         return self.streams[stream].relays or tuple(self.relays)
+
+    @property
+    def categories(self) -> dict[str, str]:
+        """The category of each stream that has one."""
+        return {name: s.category for name, s in self.streams.items() if s.category}
 
 
 _UNSAID = Producer()

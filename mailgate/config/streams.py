@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, model_validator
 from mailgate.config.terms import (
     Duration,
     Mailbox,
+    Name,
     Rate,
     RateText,
     ReversePath,
@@ -98,6 +99,11 @@ class Stream(Section):
         Rate(100, 3600.0),
         description="Most mails to one recipient where throttles are bypassed: against loops. "
         "What is over waits.",
+    )
+    category: Name | None = Field(
+        None,
+        description="What recipients unsubscribe from; mail of a stream without one reaches "
+        "also those who did.",
     )
     expires_after: Duration | None = Field(None, description="expires_at when none is given.")
 

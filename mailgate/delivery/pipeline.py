@@ -190,6 +190,8 @@ class Pipeline:
                 told.append(ended)
         if take.turn.expired:
             counts["expired"] += take.turn.expired
+        if take.turn.suppressed:
+            counts["suppressed"] += take.turn.suppressed
         for _, dropped in take.turn.waiting:
             counts["throttled" if dropped else "waiting"] += 1
         for taken in take.taken:
@@ -295,6 +297,7 @@ class Pipeline:
             now=self._database.now(),
             random=self._random,
             content=content if claim.stored is None else None,
+            suppressions=self._config.suppressions,
         )
         self._claimed.discard((claim.recipient_id, claim.token))
         took = int((time.monotonic() - begun) * 1000)

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mailgate.config.streams import Backoff, Stream
+from mailgate.config.suppressions import Suppressions
+from mailgate.delivery.blame import blamed
 from mailgate.journal.arrivals import BucketKey
 from mailgate.journal.settling import Attempt, Settlement
 from mailgate.model.message import Claim
-from mailgate.model.outcome import Kind, Outcome, Scope
+from mailgate.model.outcome import Kind, Outcome, Scope, Suppress
 from mailgate.model.state import Phase, State
 
 #: An untouched recipient asks again after this (seconds) when the relay named no time.
@@ -54,6 +56,9 @@ def next_route(
     return (*following, *(relay for relay in done if relay in current))
 
 
+_NO_BLAME = Suppressions(bounces=False)
+
+
 def settle(
     claim: Claim,
     outcome: Outcome,
@@ -65,12 +70,14 @@ def settle(
     now: int,
     random: Callable[[], float],
     content: bytes | None = None,
+    suppressions: Suppressions = _NO_BLAME,
 ) -> Settlement:
     """Where the recipient goes after ``outcome``.
 
     ``bucket`` is where it was taken from, ``preferred`` the stream's relays in
     order, ``content`` the rendered bytes, kept when this attempt does not end
-    the matter. Times are milliseconds.
+    the matter, ``suppressions`` what is held against an address. Times are
+    milliseconds.
     """
     attempt = _attempt(claim, outcome, started_at, now) if outcome.counts else None
     path: tuple[State, ...]
@@ -109,11 +116,15 @@ def settle(
                     # Every relay had its turn: begin with the first again.
                     moved = BucketKey(bucket.lane, bucket.producer, tuple(preferred), bucket.domain)
             over = _over(claim, stream, due)
-            path = (over or waiting,)
             if outcome.kind is Kind.FAIL:
                 note = f"{claim.relay}: {outcome.reply}"[:REPLY_CAP]
             note = _WHY[over] if over else note
+            if over is State.FAILED and outcome.suppress is not Suppress.NEVER:
+                # The address failed to the end, not we: a mailbox that stayed full.
+                over = State.BOUNCED
+            path = (over or waiting,)
     rests = path[-1]
+    bounced = rests is State.BOUNCED
     return Settlement(
         recipient_id=claim.recipient_id,
         message_id=claim.message_id,
@@ -126,6 +137,8 @@ def settle(
         stored=content if content and outcome.counts and rests is not State.SENT else None,
         sensitive=claim.sensitive,
         note=note,
+        blame=blamed(claim, outcome, suppressions, now) if bounced else None,
+        took=claim.address.folded if rests is State.SENT else "",
     )
 
 

@@ -36,7 +36,8 @@ def moved_on(take: Take, batch: Sequence[Ended], now: int) -> bool:
     It ended or put off what stood in front, or settled what is due again at once (a
     failover).
     """
-    return bool(take.turn.expired or take.turn.waiting) or any(
+    turn = take.turn
+    return bool(turn.expired or turn.suppressed or turn.waiting) or any(
         e.settlement.path[-1] in WAITING and e.settlement.due_at <= now for e in batch
     )
 

@@ -135,6 +135,7 @@ def decide(delivery: Delivery, config: Config, check_data: CheckData) -> Arrival
         metadata=json.dumps(said.metadata) if said.metadata else None,
         traceparent=said.traceparent,
         throttle=throttle.text(said),
+        category=stream.category or "",
         attachments=said.attachments,
         session=delivery.session if _anonymous(delivery, said) else None,
         redelivered=delivery.redelivered,

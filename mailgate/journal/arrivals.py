@@ -8,7 +8,7 @@ Never decides whether a delivery is good: ``intake.accept`` does.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import sqlalchemy as sa
@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 
 from mailgate.journal.database import Database, packed
 from mailgate.journal.inserting import Inserting
+from mailgate.journal.suppressions import Stop, Suppressions, Wanted
 from mailgate.journal.tables import attachments, parked
 from mailgate.model.ids import Ids
 from mailgate.model.message import Attachment
@@ -89,6 +90,8 @@ class Arrival:
     metadata: str | None = None
     traceparent: str | None = None
     throttle: str | None = None
+    #: The stream's category, by which a recipient may have unsubscribed.
+    category: str = ""
     attachments: tuple[Attachment, ...] = ()
     session: int | None = None
     redelivered: bool = False
@@ -103,6 +106,8 @@ class Stored:
     repeated: int = 0
     conflicts: int = 0
     parked: int = 0
+    #: Recipients that were accepted and are not written to.
+    suppressed: int = 0
     lanes: set[Lane] = field(default_factory=set)
     ids: list[int] = field(default_factory=list)
     #: Messages to ``forget`` once the broker has confirmed the acknowledgements.
@@ -154,6 +159,8 @@ _UNTRIED = {
     "charged": "false",
     "seq": "1",
 }
+#: What is true of one that is suppressed at once.
+_STOPPED = {**_UNTRIED, "state": "'suppressed'", "error_class": "'suppressed'"}
 #: The columns of ``events``.
 EVENT = {
     "message_id": "bigint",
@@ -177,6 +184,8 @@ class Arrivals:
             database, "messages", _MESSAGE, tail="ON CONFLICT (producer, identity) DO NOTHING"
         )
         self._recipients = Inserting(database, "recipients", _RECIPIENT, constants=_UNTRIED)
+        self._stopped = Inserting(database, "recipients", _RECIPIENT, constants=_STOPPED)
+        self._suppressions = Suppressions(database)
         self._events = Inserting(database, "events", EVENT)
         self._forget = sa.text(
             "UPDATE messages SET unacked = NULL WHERE id IN (SELECT id FROM "
@@ -237,8 +246,8 @@ class Arrivals:
                 written = {i: a for i, a in pairs if known[a.producer, a.identity][0] == i}
             events: list[tuple[object, ...]] = []
             if written:
-                self._write_recipients(connection, written, now, stored)
                 events += [(i, None, 0, "accepted", now, None) for i in written]
+                events += self._write_recipients(connection, written, now, stored)
             stored.unacked = [*again.values(), *(i for i, a in written.items() if a.session)]
             numbers = iter(pairs)
             for index, arrival in enumerate(batch):
@@ -277,27 +286,38 @@ class Arrivals:
 
     def _write_recipients(
         self, connection: sa.Connection, written: dict[int, Arrival], now: int, stored: Stored
-    ) -> None:
+    ) -> list[tuple[object, ...]]:
+        """Queue the recipients, but for those that are suppressed; gives the events of these."""
         rows = []
+        stopped = []
+        events: list[tuple[object, ...]] = []
         files = []
+        stops = self._stops(connection, written, now)
+        place = 0
         for message_id, arrival in written.items():
             due = arrival.send_at if arrival.send_at is not None else now
             for n, r in enumerate(arrival.recipients):
-                rows.append(
-                    (
-                        self._ids.take(now),
-                        message_id,
-                        n,
-                        r.kind,
-                        r.email,
-                        r.name,
-                        r.own,
-                        self._buckets[r.bucket],
-                        due,
-                        _expires_at(arrival, now),
-                        now,
-                    )
+                row = (
+                    self._ids.take(now),
+                    message_id,
+                    n,
+                    r.kind,
+                    r.email,
+                    r.name,
+                    r.own,
+                    self._buckets[r.bucket],
+                    due,
+                    _expires_at(arrival, now),
+                    now,
                 )
+                stop = stops.get(place)
+                place += 1
+                if stop is not None:
+                    stopped.append(row)
+                    note = json.dumps(stop.note)
+                    events.append((message_id, row[0], 1, "suppressed", now, note))
+                    continue
+                rows.append(row)
                 if due <= now:
                     stored.lanes.add(r.bucket.lane)
             for n, file in enumerate(arrival.attachments):
@@ -312,8 +332,22 @@ class Arrivals:
                     }
                 )
         self._recipients.write(connection, rows)
+        self._stopped.write(connection, stopped)
+        stored.suppressed += len(stopped)
         if files:
             connection.execute(attachments.insert(), files)
+        return events
+
+    def _stops(
+        self, connection: sa.Connection, written: Mapping[int, Arrival], now: int
+    ) -> dict[int, Stop]:
+        """The recipients that an entry stops, by their place among all of ``written``."""
+        everyone = ((a, r) for a in written.values() for r in a.recipients)
+        wanted = [
+            Wanted(place, r.email.casefold(), a.producer, a.category)
+            for place, (a, r) in enumerate(everyone)
+        ]
+        return self._suppressions.look(connection, wanted, now)
 
 
 def _ensure_buckets(connection: sa.Connection, keys: Iterable[BucketKey]) -> dict[BucketKey, int]:

@@ -17,6 +17,7 @@ from mailgate.journal.arrivals import BucketKey
 from mailgate.journal.contents import Contents, Way
 from mailgate.journal.database import Database, packed
 from mailgate.journal.settling import Settlement, Settling
+from mailgate.journal.suppressions import Suppressions, Wanted
 from mailgate.journal.throttle import Charge, Throttles, Wait
 from mailgate.model.message import Claim
 from mailgate.model.state import Lane, State
@@ -74,11 +75,16 @@ class Turn:
     #: Recipients that a throttle moved on: (id, dropped).
     waiting: list[tuple[int, bool]] = field(default_factory=list)
     expired: int = 0
+    suppressed: int = 0
 
 
 class Queue:
-    def __init__(self, database: Database) -> None:
+    """``categories`` has the category of each stream that recipients can unsubscribe from."""
+
+    def __init__(self, database: Database, categories: Mapping[str, str] | None = None) -> None:
         self._database = database
+        self._categories = categories or {}
+        self._suppressions = Suppressions(database)
         self.settling = Settling(database)
         self._throttles = Throttles(database)
         waiting = "state IN ('queued', 'deferred')"
@@ -229,6 +235,9 @@ class Queue:
         if expired:
             rows = [(h.id, h.token, State.EXPIRED.value, now, "expired") for h in expired]
             turn.expired = len(self._moved(connection, rows, {}, now))
+        stopped = self._stopped(connection, candidates, now)
+        turn.suppressed = len(stopped)
+        candidates = [c for c in candidates if c.head.id not in stopped]
         if not candidates:
             return turn
         by_id = {c.head.id: c for c in candidates}
@@ -247,6 +256,23 @@ class Queue:
         ways = {i: Way(by_id[i].relay, by_id[i].head.bucket.key.lane) for i in fits if i in claimed}
         turn.claims = self._contents.read(connection, ways)
         return turn
+
+    def _stopped(
+        self, connection: sa.Connection, candidates: Sequence[Candidate], now: int
+    ) -> set[int]:
+        """Move those on that are suppressed: what was accepted before may not go any more."""
+        heads = {c.head.id: c.head for c in candidates}
+        wanted = [
+            Wanted(h.id, h.email.casefold(), h.producer, self._categories.get(h.stream, ""))
+            for h in heads.values()
+        ]
+        stops = self._suppressions.look(connection, wanted, now)
+        if not stops:
+            return set()
+        state = State.SUPPRESSED.value
+        rows = [(i, heads[i].token, state, now, "suppressed") for i in stops]
+        self._moved(connection, rows, {i: stop.note for i, stop in stops.items()}, now)
+        return set(stops)
 
     def _wait(
         self,

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from mailgate.journal.arrivals import EVENT, BucketKey, ensure_bucket
 from mailgate.journal.database import Database, packed
 from mailgate.journal.inserting import Inserting
+from mailgate.journal.suppressions import Blame, Suppressions
 from mailgate.journal.tables import renderings
 from mailgate.model.state import State, allowed
 
@@ -44,7 +45,8 @@ class Settlement:
     and queued again is two steps). ``bucket`` is set when it moves to another,
     as failover does. ``stored`` are bytes to keep for the next attempt;
     ``deaths`` is added to the row's count; a ``sensitive`` message forgets its content
-    once all its recipients have it. Raises ``ValueError`` when the table
+    once all its recipients have it. ``blame`` is what its failure says about the
+    address, ``took`` the address when there was none. Raises ``ValueError`` when the table
     of transitions does not know the path.
     """
 
@@ -61,6 +63,9 @@ class Settlement:
     stored: bytes | None = None
     sensitive: bool = False
     note: str = ""
+    blame: Blame | None = None
+    #: The folded address that mail was taken for.
+    took: str = ""
 
     def __post_init__(self) -> None:
         source = State.SENDING
@@ -114,6 +119,7 @@ class Settling:
             " RETURNING recipients.id, recipients.attempts, recipients.seq"
         )
         self._attempts = Inserting(database, "attempts", _ATTEMPT)
+        self._suppressions = Suppressions(database)
         self.events = Inserting(database, "events", EVENT)
         self._forget = sa.text(
             "DELETE FROM renderings WHERE recipient_id IN (SELECT id FROM "
@@ -180,6 +186,8 @@ class Settling:
             connection.execute(self._forget, {"rows": packed(ids)})
         if keep:
             connection.execute(renderings.insert(), keep)
+        self._suppressions.blame(connection, [s.blame for s in mine if s.blame], now)
+        self._suppressions.took(connection, [s.took for s in mine if s.took])
         done = {s.message_id for s in mine if s.sensitive and s.path[-1] is State.SENT}
         self.redact(connection, done)
         return set(written)

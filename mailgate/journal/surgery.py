@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from mailgate.journal.arrivals import BucketKey, ensure_bucket
 from mailgate.journal.database import Database, packed
 from mailgate.journal.settling import Settling
+from mailgate.journal.suppressions import Suppressions
 from mailgate.journal.tables import actions, buckets, messages, parked, recipients, renderings
 from mailgate.model.address import Address
 from mailgate.model.state import RESENDABLE, WAITING, Lane, State, allowed
@@ -32,13 +33,20 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    recipient_ids: tuple[int, ...]
-    lanes: frozenset[Lane]
+    """What was moved; ``suppressed`` are those left alone because no mail may go to them."""
+
+    recipient_ids: tuple[int, ...] = ()
+    lanes: frozenset[Lane] = frozenset()
+    suppressed: int = 0
 
 
 class Surgery:
-    def __init__(self, database: Database) -> None:
+    """``categories`` has the category of each stream that recipients can unsubscribe from."""
+
+    def __init__(self, database: Database, categories: Mapping[str, str] | None = None) -> None:
         self._database = database
+        self._categories = categories or {}
+        self._suppressions = Suppressions(database)
         self._settling = Settling(database)
         self._move = (
             "UPDATE recipients SET state = :target, due_at = v.due_at, seq = recipients.seq + 1,"
@@ -79,6 +87,8 @@ class Surgery:
         """Move those of ``ids`` that may go to ``target``; the others are left alone.
 
         ``due`` is when each is due (ms), now by default; ``relay`` the one to try first.
+        Nobody is queued again who is suppressed: the next take would stop it, and the
+        operator would believe it sent.
         """
         now = self._database.now()
         # What is being sent is not ours to move, and who waits needs not be told to.
@@ -86,13 +96,17 @@ class Surgery:
         sources = [s for s in State if s not in left and allowed(s, target)]
         states = ", ".join(f"'{s.value}'" for s in sources)
         error_class = "error_class" if target is State.CANCELLED else "NULL"
+        stopped: set[int] = set()
+        if target is State.QUEUED:
+            stopped = self._suppressions.among(connection, ids, states, self._categories, now)
+            ids = [i for i in ids if i not in stopped]
         rows = [(i, due.get(i, now) if due else now) for i in sorted(ids)]
         found = connection.execute(
             sa.text(self._move % (error_class, states)),
             {"rows": packed(rows), "target": target.value, "now": now},
         ).all()
         if not found:
-            return Moved((), frozenset())
+            return Moved(suppressed=len(stopped))
         said = {"by": act.who, "verb": act.verb, "reason": act.reason, "relay": relay}
         note = json.dumps({k: v for k, v in said.items() if v is not None})
         events = [(r.message_id, r.id, r.seq, target.value, now, note) for r in found]
@@ -103,7 +117,7 @@ class Surgery:
             self._settling.redact(connection, {r.message_id for r in found})
         of = {r.id: r.bucket_id for r in found}
         lanes = self._by_relay(connection, of, relay)
-        return Moved(tuple(of), lanes)
+        return Moved(tuple(of), lanes, len(stopped))
 
     def _by_relay(
         self, connection: sa.Connection, of: Mapping[int, int], relay: str | None

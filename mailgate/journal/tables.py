@@ -241,6 +241,36 @@ throttle_hits = Table(
     Index("ix_throttle_hits_key_at", "key", "at"),
 )
 
+#: Who is not to be written to. The unique index is also what the look-up goes by.
+suppressions = Table(
+    "suppressions",
+    metadata,
+    Column("id", _Number, primary_key=True),
+    # A folded address, or a domain.
+    Column("address", String(254), nullable=False),
+    # Empty: for every producer, for mail of every category.
+    Column("producer", String(63), nullable=False),
+    Column("category", String(63), nullable=False),
+    Column("reason", String(200), nullable=False),
+    # bounce, manual, import, unsubscribe
+    Column("source", String(12), nullable=False),
+    # The relay and its reply, or what a person wrote.
+    Column("evidence", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    UniqueConstraint("address", "producer", "category"),
+)
+
+#: Failures that may be the address's fault, counted until they prove it.
+bounce_hints = Table(
+    "bounce_hints",
+    metadata,
+    Column("address", String(254), primary_key=True),
+    Column("error_class", String(63), primary_key=True),
+    Column("hits", Integer, nullable=False),
+    Column("last_at", BigInteger, nullable=False),
+)
+
 #: Rate limits kept in the journal: what each remembers, as JSON (``journal.permits``).
 permits = Table(
     "permits",

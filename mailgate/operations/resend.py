@@ -6,7 +6,7 @@ long it will take. A change of many needs a filter that says more than a state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from mailgate.config.shape import Config
@@ -39,14 +39,15 @@ def move_all(
     *,
     limit: int | None = None,
     how: How = How(),
-) -> Iterator[int]:
-    """Move every recipient that ``wanted`` finds, chunk by chunk; yields how many each time.
+    categories: Mapping[str, str] | None = None,
+) -> Iterator[Moved]:
+    """Move every recipient that ``wanted`` finds, chunk by chunk; yields each chunk's end.
 
     Each is looked at once: what fails again while this goes on is not sent again and
     again. Interrupted, what is done is done, and the same call goes on where it
     stopped. Raises ``JournalAway``.
     """
-    surgery = Surgery(database)
+    surgery = Surgery(database, categories)
     left = limit
     last = done = 0
     begun = database.now()
@@ -70,7 +71,7 @@ def move_all(
         done += len(moved.recipient_ids)
         if left is not None:
             left -= len(moved.recipient_ids)
-        yield len(moved.recipient_ids)
+        yield moved
 
 
 def _turn(n: int, rate: Rate | None) -> int:
@@ -93,25 +94,26 @@ def correct(
     act: Act,
     ring: Callable[[Lane], None],
     how: How = How(),
-) -> int:
+    categories: Mapping[str, str] | None = None,
+) -> Moved:
     """Send the one recipient that ``wanted`` finds again, under another address.
 
-    Gives 0 when another was quicker. Raises ``NotOne`` and ``JournalAway``.
+    Gives none when another was quicker. Raises ``NotOne`` and ``JournalAway``.
     """
-    surgery = Surgery(database)
+    surgery = Surgery(database, categories)
 
     def work(connection: Connection) -> Moved:
         found = ids(connection, wanted, 2)
         if len(found) != 1:
             raise NotOne(len(found))
         if not surgery.correct(connection, found[0], address):
-            return Moved((), frozenset())
+            return Moved()
         return surgery.move(connection, found, State.QUEUED, act, relay=how.relay)
 
     moved = database.run_now(work)
     for lane in moved.lanes:
         ring(lane)
-    return len(moved.recipient_ids)
+    return moved
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,13 @@ def upgrade() -> None:
     with op.batch_alter_table('attempts', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_attempts_recipient_id'), ['recipient_id'], unique=False)
 
+    op.create_table('bounce_hints',
+    sa.Column('address', sa.String(length=254), nullable=False),
+    sa.Column('error_class', sa.String(length=63), nullable=False),
+    sa.Column('hits', sa.Integer(), nullable=False),
+    sa.Column('last_at', sa.BigInteger(), nullable=False),
+    sa.PrimaryKeyConstraint('address', 'error_class', name=op.f('pk_bounce_hints'))
+    )
     op.create_table('buckets',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('lane', sa.String(length=8), nullable=False),
@@ -174,6 +181,19 @@ def upgrade() -> None:
     sa.Column('content', sa.LargeBinary(), nullable=False),
     sa.PrimaryKeyConstraint('recipient_id', name=op.f('pk_renderings'))
     )
+    op.create_table('suppressions',
+    sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=False),
+    sa.Column('address', sa.String(length=254), nullable=False),
+    sa.Column('producer', sa.String(length=63), nullable=False),
+    sa.Column('category', sa.String(length=63), nullable=False),
+    sa.Column('reason', sa.String(length=200), nullable=False),
+    sa.Column('source', sa.String(length=12), nullable=False),
+    sa.Column('evidence', sa.Text(), nullable=False),
+    sa.Column('created_at', sa.BigInteger(), nullable=False),
+    sa.Column('expires_at', sa.BigInteger(), nullable=True),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_suppressions')),
+    sa.UniqueConstraint('address', 'producer', 'category', name=op.f('uq_suppressions_address_producer_category'))
+    )
     op.create_table('throttle_hits',
     sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=False),
     sa.Column('key', sa.String(length=64), nullable=False),
@@ -191,6 +211,7 @@ def downgrade() -> None:
         batch_op.drop_index('ix_throttle_hits_key_at')
 
     op.drop_table('throttle_hits')
+    op.drop_table('suppressions')
     op.drop_table('renderings')
     with op.batch_alter_table('recipients', schema=None) as batch_op:
         batch_op.drop_index('ix_recipients_trouble', postgresql_where=sa.text("state IN ('bounced', 'failed', 'uncertain', 'held', 'expired')"), sqlite_where=sa.text("state IN ('bounced', 'failed', 'uncertain', 'held', 'expired')"))
@@ -215,6 +236,7 @@ def downgrade() -> None:
 
     op.drop_table('events')
     op.drop_table('buckets')
+    op.drop_table('bounce_hints')
     with op.batch_alter_table('attempts', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_attempts_recipient_id'))
 
