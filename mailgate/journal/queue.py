@@ -235,8 +235,7 @@ class Queue:
         if expired:
             rows = [(h.id, h.token, State.EXPIRED.value, now, "expired") for h in expired]
             turn.expired = len(self._moved(connection, rows, {}, now))
-        stopped = self._stopped(connection, candidates, now)
-        turn.suppressed = len(stopped)
+        stopped, turn.suppressed = self._stopped(connection, candidates, now)
         candidates = [c for c in candidates if c.head.id not in stopped]
         if not candidates:
             return turn
@@ -259,8 +258,8 @@ class Queue:
 
     def _stopped(
         self, connection: sa.Connection, candidates: Sequence[Candidate], now: int
-    ) -> set[int]:
-        """Move those on that are suppressed: what was accepted before may not go any more."""
+    ) -> tuple[set[int], int]:
+        """Those that are suppressed, and how many of them were still there to be moved on."""
         heads = {c.head.id: c.head for c in candidates}
         wanted = [
             Wanted(h.id, h.email.casefold(), h.producer, self._categories.get(h.stream, ""))
@@ -268,11 +267,11 @@ class Queue:
         ]
         stops = self._suppressions.look(connection, wanted, now)
         if not stops:
-            return set()
+            return set(), 0
         state = State.SUPPRESSED.value
         rows = [(i, heads[i].token, state, now, "suppressed") for i in stops]
-        self._moved(connection, rows, {i: stop.note for i, stop in stops.items()}, now)
-        return set(stops)
+        notes = {i: stop.note for i, stop in stops.items()}
+        return set(stops), len(self._moved(connection, rows, notes, now))
 
     def _wait(
         self,
