@@ -25,10 +25,12 @@ from mailgate.delivery.turns import Ended
 from mailgate.dispatch.lanes import kept_for_urgent, lanes_of
 from mailgate.dispatch.take import Taker
 from mailgate.journal import schema
+from mailgate.journal.breakers import Change
 from mailgate.journal.database import Database, JournalAway
 from mailgate.journal.facts import hmac_key
 from mailgate.journal.permits import JournalLimiter
 from mailgate.journal.queue import Queue, quiet_since
+from mailgate.limits.breaker import Kind
 from mailgate.limits.redis import RedisLimiter
 from mailgate.limits.rules import Limiter
 from mailgate.model import outcome as outcomes
@@ -86,6 +88,7 @@ class Gateway:
         self._ids = Ids(random.random)
         self._lease = self._new_lease()
         self._pipeline: Pipeline | None = None
+        self._taker: Taker | None = None
         self._life: asyncio.Task[None] | None = None
         # Held while a new lease takes the place of one that was buried.
         self._changing = asyncio.Lock()
@@ -137,17 +140,19 @@ class Gateway:
         return ProcessLease(self._database, self._queue, self._config, self._ids, slots)
 
     def _new_pipeline(self, secret: bytes) -> Pipeline:
+        self._taker = Taker(self._database, self._queue, self._limiter, self._config, secret)
         return Pipeline(
             self._config,
             self._database,
             self._queue.settling,
-            Taker(self._database, self._queue, self._limiter, self._config, secret),
+            self._taker,
             self._limiter,
             self._lease,
             self._render,
             self._send,
             random.random,
             _report,
+            _tell,
             self._trouble,
         )
 
@@ -172,7 +177,10 @@ class Gateway:
     async def due(self) -> frozenset[Lane]:
         """The lanes that have something due now."""
         now = self._database.now()
-        return await self._database.read(lambda c: self._queue.next_due(c, now))
+        if self._taker is None:
+            return await self._database.read(lambda c: self._queue.next_due(c, now))
+        taker = self._taker
+        return await self._database.read(lambda c: taker.due(c, now))
 
     async def stop(self, grace: float) -> None:
         """Let conversations end for ``grace`` seconds, abort the rest, give the lease back.
@@ -298,6 +306,38 @@ def limiter_url(config: Config) -> str:
 
 def _report(batch: Sequence[Ended]) -> None:
     log.dispositions([_disposition(ended) for ended in batch])
+
+
+def _tell(changes: Sequence[Change]) -> None:
+    """One line when a breaker opens, is probed in vain, closes, or mail is slowed."""
+    for change in changes:
+        kind, relay, name = change.subject
+        record = change.after
+        said = {
+            "breaker": kind.value,
+            "relay": relay,
+            # An address is masked by the log; a relay has no name besides.
+            **({"domain": name} if kind is Kind.DOMAIN else {}),
+            **({"sender": name} if kind is Kind.SENDER else {}),
+            "error_class": record.error_class,
+            "code": record.code,
+        }
+        said["wait_s"] = max(0, record.until - record.failed_at) // 1000 if record.open else 0
+        if change.opened:
+            level = logging.ERROR if record.login or kind is Kind.SENDER else logging.WARNING
+            what = "no mail goes there for a while"
+            if record.login:
+                what = "the relay refuses our login: no mail goes there, an operator is needed"
+            elif kind is Kind.SENDER:
+                what = "the relay does not let us use this sender: an operator is needed"
+            _log.log(level, what, extra=said)
+        elif change.closed:
+            _log.info("mail goes there again", extra=said)
+        elif record.open and record.until > change.before.until:
+            _log.info("a probe found it no better", extra=said)
+        elif change.slowed:
+            said["per_minute"] = int(record.pace)
+            _log.warning("mail to there is slowed: it was refused as too fast", extra=said)
 
 
 def _disposition(ended: Ended) -> log.Disposition:

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from mailgate.config.shape import Config
 from mailgate.config.streams import Stream
@@ -21,6 +22,7 @@ from mailgate.delivery.retry import settle
 from mailgate.delivery.turns import Ended, given_back, moved_on, routed
 from mailgate.dispatch.lanes import kept_for_urgent
 from mailgate.dispatch.take import Take, Taken, Taker
+from mailgate.journal.breakers import Change
 from mailgate.journal.database import Database, JournalAway
 from mailgate.journal.leases import claimed_by
 from mailgate.journal.settling import Settling
@@ -56,6 +58,7 @@ class Pipeline:
         send: Send,
         random: Callable[[], float],
         report: Callable[[Sequence[Ended]], None],
+        tell: Callable[[Sequence[Change]], None],
         trouble: Trouble,
     ) -> None:
         self._config = config
@@ -68,6 +71,7 @@ class Pipeline:
         self._send = send
         self._random = random
         self._report = report
+        self._tell = tell
         self._trouble = trouble
         self._open: dict[asyncio.Task[None], Lane] = {}
         self._reserved = kept_for_urgent(config.worker.conversations, config.worker.reserved)
@@ -201,6 +205,8 @@ class Pipeline:
             task.add_done_callback(self._done)
         if told:
             self._report(told)
+        if take.turn.changes:
+            self._tell(take.turn.changes)
         self._hold_back(take)
         return take
 
@@ -262,7 +268,8 @@ class Pipeline:
         marks = Marks(self._lease, slot)
         permit = None
         if taken.grant is not None:
-            permit = Permit(taken.grant, self._taker.ask(claim.relay), self._limiter)
+            ask = self._taker.ask(claim.relay, claim.address.domain)
+            permit = Permit(taken.grant, ask, self._limiter)
         outcome, content = await converse(
             claim,
             permit,
@@ -299,6 +306,9 @@ class Pipeline:
             content=content if claim.stored is None else None,
             suppressions=self._config.suppressions,
         )
+        signals = self._taker.witness.showed(claim, outcome, taken.probes, time.monotonic())
+        if signals:
+            settlement = replace(settlement, signals=signals)
         self._claimed.discard((claim.recipient_id, claim.token))
         took = int((time.monotonic() - begun) * 1000)
         self._ended.append(Ended(settlement, outcome.kind, slot, claim, outcome, took))

@@ -33,11 +33,11 @@ class Ended:
 def moved_on(take: Take, batch: Sequence[Ended], now: int) -> bool:
     """Whether a turn that claimed nothing left something due behind it all the same.
 
-    It ended or put off what stood in front, or settled what is due again at once (a
+    It ended, put off or put aside what stood in front, or settled what is due again at once (a
     failover).
     """
     turn = take.turn
-    return bool(turn.expired or turn.suppressed or turn.waiting) or any(
+    return bool(turn.expired or turn.suppressed or turn.waiting or turn.aside) or any(
         e.settlement.path[-1] in WAITING and e.settlement.due_at <= now for e in batch
     )
 

@@ -1,26 +1,40 @@
 """The take: select the heads of open buckets, have them admitted, claim them.
 
 Owns the order of the three and what is remembered between takes (which buckets
-a limit has closed for how long). Never renders or sends.
+a limit has closed for how long, what the gate was last shown). Never renders or sends.
 """
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mailgate.config.shape import Config
-from mailgate.dispatch.lanes import Due, Places, looked_at
+from mailgate.dispatch.gate import Gate, Way
+from mailgate.dispatch.lanes import Places, looked_at
+from mailgate.dispatch.sorting import Found, apart, asides, going, late
 from mailgate.dispatch.throttles import charges
+from mailgate.dispatch.witness import Witness
+from mailgate.journal import pauses
 from mailgate.journal.arrivals import BucketKey
+from mailgate.journal.breakers import Breakers
 from mailgate.journal.database import Connection, Database
 from mailgate.journal.queue import Bucket, Candidate, Head, Queue, Turn
 from mailgate.journal.settling import Settlement
+from mailgate.limits.breaker import Subject
 from mailgate.limits.rules import HORIZON, Ask, Grant, Limiter, LimiterAway
 from mailgate.model.message import Claim
 from mailgate.model.state import Lane
 from mailgate.model.verp import bounce_address
+
+#: The gate is shown the breakers and pauses again after this (seconds).
+VIEW = 0.8
+#: What waits in a shut bucket is looked through for what is over so often (seconds).
+SWEEP = 15.0
+#: Most that a look finds to be over in one bucket; with so many it looks again at once.
+OVER = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +45,8 @@ class Taken:
     bucket: BucketKey
     grant: Grant | None
     alone: bool = False
+    #: What it is the one probe of.
+    probes: tuple[Subject, ...] = ()
 
 
 @dataclass(slots=True)
@@ -56,7 +72,13 @@ class Taker:
         self._config = config
         self._secret = secret
         self._places = Places(self._weight)
+        self.gate = Gate(config)
+        self.witness = Witness(self.gate)
+        self._breakers = Breakers(database, config.breakers, random.random)
         self._closed: dict[int, float] = {}
+        self._viewed = -VIEW
+        # When a shut bucket is looked through again.
+        self._swept: dict[int, float] = {}
 
     async def take(
         self,
@@ -78,33 +100,48 @@ class Taker:
         Raises ``JournalAway``; then nothing is settled and nothing claimed.
         """
         now = self._database.now()
-        due: list[tuple[BucketKey, list[Head]]] = []
+        self.witness.workers = of
+        due: Found = []
         if want <= kept:
             lanes = [lane for lane in lanes if lane is Lane.HIGH]
         if want > 0:
             due = await self._database.read(lambda c: self._look(c, now, want, lanes, of, place))
-        fresh, expired, suspects = _sorted(due, now)
-        candidates, grants = await self._admit(suspects[:1] if not busy else [])
+        found, expired, suspects = apart(due, self._config, now)
+        ways = self.gate.ways([*suspects, *(h for _, heads in found for h in heads)], now)
+        fresh, moves = going(found, ways), asides(found, ways)
+        able = [h for h in suspects if ways[h.id].relay]
+        candidates, grants = await self._admit(able[:1] if not busy else [], ways)
         alone = bool(candidates)
         if not alone:
             # Also when the suspect may not go now: it holds nobody up.
-            candidates, grants = await self._admit(self._places.pick(fresh, want, kept))
-        if not (settlements or candidates or expired):
-            return Take(Turn(), again_in=self._reopens(), suspects=bool(suspects))
+            candidates, grants = await self._admit(self._places.pick(fresh, want, kept), ways)
+        if not (settlements or candidates or expired or moves):
+            return Take(Turn(), again_in=self._reopens(), suspects=bool(able))
         lot = tuple(settlements)
         turn = await self._database.run(
             lambda c: self._queue.turn(
-                c, lease=lease, settlements=lot, candidates=candidates, expired=expired
+                c,
+                lease=lease,
+                settlements=lot,
+                candidates=candidates,
+                expired=expired,
+                asides=moves,
+                breakers=self._breakers,
             )
         )
-        buckets = {c.head.id: c.head.bucket.key for c in candidates}
-        take = Take(turn, again_in=self._reopens(), suspects=bool(suspects))
+        self.gate.learn(turn.changes)
+        if any(c.probes for c in candidates):
+            # Whoever got the probe: it is seen to be under way.
+            self._viewed = -VIEW
+        by_id = {c.head.id: c for c in candidates}
+        take = Take(turn, again_in=self._reopens(), suspects=bool(able))
         take.taken = [
             Taken(
                 self._addressed(claim),
-                buckets[claim.recipient_id],
+                by_id[claim.recipient_id].head.bucket.key,
                 grants.get(claim.recipient_id),
                 alone=alone,
+                probes=by_id[claim.recipient_id].probes,
             )
             for claim in turn.claims
         ]
@@ -121,16 +158,25 @@ class Taker:
         of: int,
         place: int,
     ) -> list[tuple[BucketKey, list[Head]]]:
+        self._show(connection, now)
         clock = time.monotonic()
-        open_ = [
-            b
-            for b in self._queue.due(connection, now)
-            if b.key.lane in lanes and self._closed.get(b.id, 0.0) <= clock
-        ]
+        found: Found = []
+        open_ = []
+        for b in self._queue.due(connection, now):
+            if b.key.lane not in lanes or self._closed.get(b.id, 0.0) > clock:
+                continue
+            if not self.gate.shut(b.key, now):
+                open_.append(b)
+            elif b.id % of == place and self._swept.get(b.id, 0.0) <= clock:
+                over = self._over(connection, b, now)
+                found.append((b.key, over))
+                if len(over) < OVER:
+                    self._swept[b.id] = clock + SWEEP
         most = looked_at((b.key for b in open_), want, self._weight)
-        return [
-            (b.key, self._queue.heads(connection, b, now, most[b.key], of, place)) for b in open_
-        ]
+        for b in open_:
+            heads = self._queue.heads(connection, b, now, most[b.key], of, place)
+            found.append((b.key, heads))
+        return found
 
     def _addressed(self, claim: Claim) -> Claim:
         """The claim with an envelope sender of its own, where its stream asks for one."""
@@ -143,14 +189,44 @@ class Taker:
     def _weight(self, producer: str) -> float:
         return self._config.producer(producer).weight
 
-    async def _admit(self, heads: Sequence[Head]) -> tuple[list[Candidate], dict[int, Grant]]:
+    def _show(self, connection: Connection, now: int) -> None:
+        clock = time.monotonic()
+        if clock - self._viewed >= VIEW:
+            self.gate.see(self._breakers.view(connection, now), pauses.names(connection))
+            self._viewed = clock
+
+    def _over(self, connection: Connection, bucket: Bucket, now: int) -> list[Head]:
+        """What waits in a shut bucket, and whose time is over all the same."""
+        patience = min((s.retry.give_up for s in self._config.streams.values()), default=0.0)
+        oldest = now - int(patience * 1000)
+        heads = self._queue.overdue(connection, bucket, now, oldest, OVER)
+        return [h for h in heads if late(h, self._config, now)]
+
+    def due(self, connection: Connection, now: int) -> frozenset[Lane]:
+        """The lanes that have something to do in a bucket that is not shut."""
+        self._show(connection, now)
+        clock = time.monotonic()
+        return frozenset(
+            b.key.lane
+            for b in self._queue.due(connection, now)
+            if not self.gate.shut(b.key, now) or self._swept.get(b.id, 0.0) <= clock
+        )
+
+    async def _admit(
+        self, heads: Sequence[Head], ways: Mapping[int, Way]
+    ) -> tuple[list[Candidate], dict[int, Grant]]:
         """The candidates that every limit admits, with the permits of the paced ones."""
         grants: dict[int, Grant] = {}
         candidates = [
-            Candidate(h, self._relay(h), charges(h, self._config, self._secret)) for h in heads
+            Candidate(
+                h,
+                ways[h.id].relay,
+                charges(h, self._config, self._secret),
+                ways[h.id].probes,
+            )
+            for h in heads
         ]
-        candidates = [c for c in candidates if c.relay]
-        asks = [self.ask(c.relay) for c in candidates]
+        asks = [self.ask(c.relay, c.head.domain) for c in candidates]
         if not any(ask.keys for ask in asks):
             return candidates, grants
         try:
@@ -170,23 +246,16 @@ class Taker:
                 self._close(candidate.head.bucket, answer.wait)
         return admitted, grants
 
-    def ask(self, relay: str) -> Ask:
-        """The limits that a conversation with ``relay`` is admitted by."""
+    def ask(self, relay: str, domain: str) -> Ask:
+        """The limits that a conversation with ``relay`` about ``domain`` is admitted by."""
         keys = []
         if self._config.limits.total is not None:
             keys.append(("global", self._config.limits.total))
         rate = self._config.relays[relay].rate
         if rate is not None:
             keys.append((f"relay:{relay}", rate))
+        keys += self.gate.limits(relay, domain, self._database.now())
         return Ask(tuple(keys))
-
-    def _relay(self, head: Head) -> str:
-        """The first relay of the bucket's route that the configuration still knows."""
-        route = head.bucket.key.route
-        known = [name for name in route if name in self._config.relays]
-        if not known and head.stream in self._config.streams:
-            known = list(self._config.route(head.stream))
-        return known[0] if known else ""
 
     def _close(self, bucket: Bucket, wait: float) -> None:
         until = time.monotonic() + wait
@@ -196,18 +265,3 @@ class Taker:
         clock = time.monotonic()
         self._closed = {b: t for b, t in self._closed.items() if t > clock}
         return min(self._closed.values()) - clock if self._closed else None
-
-
-def _sorted(
-    due: Sequence[tuple[BucketKey, list[Head]]], now: int
-) -> tuple[list[Due[Head]], list[Head], list[Head]]:
-    """Heads apart: those to send, those whose time is over, those to be claimed alone."""
-    going, expired, suspects = [], [], []
-    for key, heads in due:
-        expired += [h for h in heads if h.expires_at is not None and h.expires_at <= now]
-        living = [h for h in heads if h.expires_at is None or h.expires_at > now]
-        suspects += [h for h in living if h.suspect]
-        sure = [h for h in living if not h.suspect]
-        retries = [h for h in sure if h.retry]
-        going.append(Due(key, [h for h in sure if not h.retry], retries))
-    return going, expired, suspects

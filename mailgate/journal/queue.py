@@ -14,11 +14,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from mailgate.journal.arrivals import BucketKey
+from mailgate.journal.asides import Aside, Asides
+from mailgate.journal.breakers import Book, Breakers, Change, Probe
 from mailgate.journal.contents import Contents, Way
 from mailgate.journal.database import Database, packed
 from mailgate.journal.settling import Settlement, Settling
 from mailgate.journal.suppressions import Suppressions, Wanted
 from mailgate.journal.throttle import Charge, Throttles, Wait
+from mailgate.limits.breaker import Subject
 from mailgate.model.message import Claim
 from mailgate.model.state import Lane, State
 
@@ -48,6 +51,7 @@ class Head:
     suspect: bool
     charged: bool
     expires_at: int | None
+    due_at: int
     #: It was tried and refused before.
     retry: bool = False
 
@@ -59,11 +63,15 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A head that the limits admitted: the relay it goes to, and its throttle charges."""
+    """A head that the limits admitted: the relay it goes to, and its throttle charges.
+
+    With ``probes`` it goes only as the one probe of all these.
+    """
 
     head: Head
     relay: str
     charges: tuple[Charge, ...] = ()
+    probes: tuple[Subject, ...] = ()
 
 
 @dataclass(slots=True)
@@ -76,6 +84,10 @@ class Turn:
     waiting: list[tuple[int, bool]] = field(default_factory=list)
     expired: int = 0
     suppressed: int = 0
+    #: Breakers that opened, closed or were written otherwise.
+    changes: list[Change] = field(default_factory=list)
+    #: Waiting recipients that were put aside.
+    aside: int = 0
 
 
 class Queue:
@@ -87,6 +99,7 @@ class Queue:
         self._suppressions = Suppressions(database)
         self.settling = Settling(database)
         self._throttles = Throttles(database)
+        self._asides = Asides(database)
         waiting = "state IN ('queued', 'deferred')"
         # One entry of the index for each bucket and state; as EXISTS or a join PostgreSQL
         # may read all that is due.
@@ -101,7 +114,7 @@ class Queue:
         )
         heads = (
             "SELECT r.id, r.message_id, r.email, r.token, r.suspect, r.charged, r.expires_at,"
-            " r.state = 'deferred' AS retry,"
+            " r.due_at, r.state = 'deferred' AS retry,"
             " m.producer, m.stream, m.sender, m.template, m.tags, m.throttle"
             " FROM recipients r JOIN messages m ON m.id = r.message_id"
             f" WHERE r.bucket_id = :bucket AND r.{waiting} AND r.due_at <= :now"
@@ -109,20 +122,22 @@ class Queue:
         tail = " ORDER BY r.due_at, r.id LIMIT :most"
         own = " AND r.id % :of = :place"
 
-        def first(mine: bool, sure: bool) -> sa.TextClause:
+        def each(more: str) -> sa.TextClause:
             # Fresh ones and retries apart, each from its own end of the index: what waits
             # to be tried again, however much, hides nothing that was never tried.
-            more = own * mine + " AND NOT r.suspect" * sure + tail
             parts = [
-                f"SELECT * FROM ({heads} AND r.state = '{state}'{more}) AS {state}_heads"
+                f"SELECT * FROM ({heads} AND r.state = '{state}'{more}{tail}) AS {state}_heads"
                 for state in (State.QUEUED, State.DEFERRED)
             ]
             return sa.text(" UNION ALL ".join(parts))
 
         # By (own, without suspects).
         self._heads = {
-            (mine, sure): first(mine, sure) for mine in (False, True) for sure in (False, True)
+            (mine, sure): each(own * mine + " AND NOT r.suspect" * sure)
+            for mine in (False, True)
+            for sure in (False, True)
         }
+        self._overdue = sa.text(heads + " AND (r.expires_at <= :now OR r.due_at <= :oldest)" + tail)
         # Only what is as it was looked at: a row that another claimed and put back
         # meanwhile may be charged by now, and meant for another relay.
         wanted = database.rows({"id": "bigint", "token": "bigint"})
@@ -195,6 +210,13 @@ class Queue:
         suspects = [h for h in found if h.suspect]
         return suspects + self._first(connection, bucket, values, sure=True) if suspects else found
 
+    def overdue(
+        self, connection: sa.Connection, bucket: Bucket, now: int, oldest: int, most: int
+    ) -> list[Head]:
+        """Those of a bucket whose time is over, or that were due before ``oldest``."""
+        values = {"bucket": bucket.id, "now": now, "oldest": oldest, "most": most}
+        return [_head(bucket, row) for row in connection.execute(self._overdue, values)]
+
     def _first(
         self, connection: sa.Connection, bucket: Bucket, values: Mapping[str, int], *, sure: bool
     ) -> list[Head]:
@@ -227,25 +249,59 @@ class Queue:
         settlements: Sequence[Settlement],
         candidates: Sequence[Candidate],
         expired: Sequence[Head] = (),
+        asides: Sequence[Aside] = (),
+        breakers: Breakers | None = None,
     ) -> Turn:
-        """Settle what ended and claim what was admitted, in one transaction."""
+        """Settle what ended, put aside what is in the way and claim what was admitted.
+
+        All in one transaction. Without ``breakers`` nothing is entered or probed there.
+        """
         now = self._database.now()
         turn = Turn()
         turn.settled = self.settling.write(connection, settlements, now)
         if expired:
-            rows = [(h.id, h.token, State.EXPIRED.value, now, "expired") for h in expired]
+            rows = [(h.id, h.token, State.EXPIRED.value, now, _why(h, now)) for h in expired]
             turn.expired = len(self._moved(connection, rows, {}, now))
+        for aside in asides:
+            turn.aside += self._asides.move(connection, aside, now)
+        if breakers is None:
+            self._claimed(connection, turn, lease, candidates, None, now)
+            return turn
+        told = [s for s in settlements if s.signals and s.recipient_id in turn.settled]
+        wanted = [who for c in candidates for who in c.probes]
+        book = breakers.open_book(connection, told, wanted, now)
+        self._claimed(connection, turn, lease, candidates, book, now)
+        turn.changes = book.write()
+        return turn
+
+    def _claimed(
+        self,
+        connection: sa.Connection,
+        turn: Turn,
+        lease: int,
+        candidates: Sequence[Candidate],
+        book: Book | None,
+        now: int,
+    ) -> None:
+        """Claim those of ``candidates`` that suppressions, throttles and breakers let go."""
         stopped, turn.suppressed = self._stopped(connection, candidates, now)
         candidates = [c for c in candidates if c.head.id not in stopped]
         if not candidates:
-            return turn
+            return
         by_id = {c.head.id: c for c in candidates}
         wanted = [(c.head.id, c.charges) for c in candidates]
         fits, waits = self._throttles.decide(connection, wanted, now)
         if waits:
             turn.waiting = self._wait(connection, waits, by_id, now)
+        if book is not None:
+            probes = [
+                Probe(i, by_id[i].head.token + 1, by_id[i].probes) for i in fits if by_id[i].probes
+            ]
+            if probes:
+                ready = book.probes(probes)
+                fits = [i for i in fits if i in ready or not by_id[i].probes]
         if not fits:
-            return turn
+            return
         ids = packed([(i, by_id[i].head.token) for i in sorted(fits)])
         claimed = set(
             connection.execute(self._claim, {"rows": ids, "lease": lease, "now": now}).scalars()
@@ -254,7 +310,6 @@ class Queue:
         self._throttles.charge(connection, charged, now)
         ways = {i: Way(by_id[i].relay, by_id[i].head.bucket.key.lane) for i in fits if i in claimed}
         turn.claims = self._contents.read(connection, ways)
-        return turn
 
     def _stopped(
         self, connection: sa.Connection, candidates: Sequence[Candidate], now: int
@@ -327,9 +382,15 @@ def quiet_since(connection: sa.Connection, since: int) -> bool:
     return not row.sending and (row.ended or 0) < since
 
 
+def _why(head: Head, now: int) -> str:
+    """Its own time is over, or it has waited for as long as its stream tries."""
+    over = head.expires_at is not None and head.expires_at <= now
+    return "expired" if over else "gave_up"
+
+
 def _head(bucket: Bucket, row: Any) -> Head:
     # By position: a name is looked up in each row anew.
-    id_, message_id, email, token, suspect, charged, expires_at, retry, *said = row
+    id_, message_id, email, token, suspect, charged, expires_at, due_at, retry, *said = row
     producer, stream, sender, template, tags, throttle = said
     return Head(
         id_,
@@ -346,5 +407,6 @@ def _head(bucket: Bucket, row: Any) -> Head:
         bool(suspect),
         bool(charged),
         expires_at,
+        due_at,
         bool(retry),
     )

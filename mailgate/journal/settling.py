@@ -19,6 +19,7 @@ from mailgate.journal.database import Database, packed
 from mailgate.journal.inserting import Inserting
 from mailgate.journal.suppressions import Blame, Suppressions
 from mailgate.journal.tables import renderings
+from mailgate.limits.breaker import Signal, Subject
 from mailgate.model.state import State, allowed
 
 
@@ -46,7 +47,8 @@ class Settlement:
     as failover does. ``stored`` are bytes to keep for the next attempt;
     ``deaths`` is added to the row's count; a ``sensitive`` message forgets its content
     once all its recipients have it. ``blame`` is what its failure says about the
-    address, ``took`` the address when there was none. Raises ``ValueError`` when the table
+    address, ``took`` the address when there was none; ``signals`` are what the
+    conversation showed about relay, destination and sender. Raises ``ValueError`` when the table
     of transitions does not know the path.
     """
 
@@ -66,6 +68,7 @@ class Settlement:
     blame: Blame | None = None
     #: The folded address that mail was taken for.
     took: str = ""
+    signals: tuple[tuple[Subject, Signal], ...] = ()
 
     def __post_init__(self) -> None:
         source = State.SENDING

@@ -91,8 +91,8 @@ buckets = Table(
     Column("producer", String(63), nullable=False),
     # The relays in order of preference, joined by commas.
     Column("route", Text, nullable=False),
-    # Only a destination domain with a limit of its own has a bucket of its own.
-    Column("domain", String(255), nullable=False),
+    # A destination domain with a limit of its own, or what was put aside (``journal.asides``).
+    Column("domain", String(300), nullable=False),
     # Closed until then, and for which limit.
     Column("open_at", BigInteger, nullable=False),
     Column("waits_for", String(300)),
@@ -277,6 +277,31 @@ permits = Table(
     metadata,
     Column("key", String(300), primary_key=True),
     Column("state", Text, nullable=False),
+)
+
+#: Whose mail fails, as far as it must be remembered (``limits.breaker``): few rows.
+breakers = Table(
+    "breakers",
+    metadata,
+    Column("key", String(400), primary_key=True),
+    Column("state", Text, nullable=False),
+    # The claim that is the probe: it lives as long as that claim stands.
+    Column("probe_id", BigInteger, nullable=False),
+    Column("probe_token", Integer, nullable=False),
+    # After this the row means nothing any more.
+    Column("worth_until", BigInteger, nullable=False),
+)
+
+#: What operators have stopped, until they resume it.
+pauses = Table(
+    "pauses",
+    metadata,
+    # all, lane, producer, stream, relay, domain, template
+    Column("kind", String(12), primary_key=True),
+    Column("name", String(255), primary_key=True),
+    Column("since", BigInteger, nullable=False),
+    Column("who", String(255), nullable=False),
+    Column("reason", Text, nullable=False),
 )
 
 #: What operators did, to whom it may concern.

@@ -1,7 +1,9 @@
 """How long no new connection to a relay is tried after one could not be set up.
 
 Owns the wait and the answer given meanwhile. Time and randomness come in; pure
-otherwise. One relay, one process: breakers over many come from elsewhere.
+otherwise. One relay, one process, and seconds: what fails again and again is left alone
+by the breaker that all processes share (``limits.breaker``), whose probe must not find
+this door shut as well.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from mailgate.model.state import Phase
 
 #: The first wait and the longest, in seconds; it doubles in between.
 FIRST_WAIT = 1.0
-LONGEST_WAIT = 60.0
+LONGEST_WAIT = 4.0
 _JITTER = 0.2
 
 

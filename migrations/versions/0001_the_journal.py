@@ -55,12 +55,20 @@ def upgrade() -> None:
     sa.Column('last_at', sa.BigInteger(), nullable=False),
     sa.PrimaryKeyConstraint('address', 'error_class', name=op.f('pk_bounce_hints'))
     )
+    op.create_table('breakers',
+    sa.Column('key', sa.String(length=400), nullable=False),
+    sa.Column('state', sa.Text(), nullable=False),
+    sa.Column('probe_id', sa.BigInteger(), nullable=False),
+    sa.Column('probe_token', sa.Integer(), nullable=False),
+    sa.Column('worth_until', sa.BigInteger(), nullable=False),
+    sa.PrimaryKeyConstraint('key', name=op.f('pk_breakers'))
+    )
     op.create_table('buckets',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('lane', sa.String(length=8), nullable=False),
     sa.Column('producer', sa.String(length=63), nullable=False),
     sa.Column('route', sa.Text(), nullable=False),
-    sa.Column('domain', sa.String(length=255), nullable=False),
+    sa.Column('domain', sa.String(length=300), nullable=False),
     sa.Column('open_at', sa.BigInteger(), nullable=False),
     sa.Column('waits_for', sa.String(length=300), nullable=True),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_buckets')),
@@ -141,6 +149,14 @@ def upgrade() -> None:
     with op.batch_alter_table('parked', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_parked_state'), ['state'], unique=False)
 
+    op.create_table('pauses',
+    sa.Column('kind', sa.String(length=12), nullable=False),
+    sa.Column('name', sa.String(length=255), nullable=False),
+    sa.Column('since', sa.BigInteger(), nullable=False),
+    sa.Column('who', sa.String(length=255), nullable=False),
+    sa.Column('reason', sa.Text(), nullable=False),
+    sa.PrimaryKeyConstraint('kind', 'name', name=op.f('pk_pauses'))
+    )
     op.create_table('permits',
     sa.Column('key', sa.String(length=300), nullable=False),
     sa.Column('state', sa.Text(), nullable=False),
@@ -221,6 +237,7 @@ def downgrade() -> None:
 
     op.drop_table('recipients')
     op.drop_table('permits')
+    op.drop_table('pauses')
     with op.batch_alter_table('parked', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_parked_state'))
 
@@ -236,6 +253,7 @@ def downgrade() -> None:
 
     op.drop_table('events')
     op.drop_table('buckets')
+    op.drop_table('breakers')
     op.drop_table('bounce_hints')
     with op.batch_alter_table('attempts', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_attempts_recipient_id'))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -177,7 +178,8 @@ def settlement(claim: Claim, *path: State, **changes: Any) -> Settlement:
         "message_id": claim.message_id,
         "token": claim.token,
         "path": path,
-        "due_at": 0,
+        # Due for a while, and not for so long that it is given up.
+        "due_at": int(time.time() * 1000) - 3_600_000,
         "sensitive": claim.sensitive,
     }
     return Settlement(**{**values, **changes})

@@ -33,6 +33,7 @@ def head(**said: Any) -> Head:
         "suspect": False,
         "charged": False,
         "expires_at": None,
+        "due_at": 0,
     }
     if said.get("tags"):
         said["tags"] = json.dumps(said["tags"])

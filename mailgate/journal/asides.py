@@ -1,0 +1,90 @@
+"""Waiting recipients that would stand in the way of others get a bucket of their own.
+
+Owns the labels of such buckets and the move. Without it, a hundred thousand mails to a
+destination that takes none now would stand before the one behind them that could go.
+Each row is moved once, many in a statement; its state, number and due time stay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import sqlalchemy as sa
+
+from mailgate.journal.arrivals import BucketKey, ensure_bucket
+from mailgate.journal.database import Database
+from mailgate.journal.tables import WAITING_SQL
+from mailgate.model.state import State
+
+#: Rows looked at in one statement.
+MOST = 2000
+
+
+class By(StrEnum):
+    """What the rows that are put aside have in common."""
+
+    DOMAIN = "domain"
+    SENDER = "sender"
+    STREAM = "stream"
+    TEMPLATE = "template"
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """Out of bucket number ``bucket`` goes what has ``name`` as its ``by``."""
+
+    bucket: int
+    key: BucketKey
+    by: By
+    name: str
+
+
+def label(by: By, name: str) -> str:
+    """What stands in ``BucketKey.domain``: a domain as it is, all else with its kind."""
+    return name if by is By.DOMAIN else f"{by.value}={name}"
+
+
+def meant(label: str) -> tuple[By, str] | None:
+    """What a bucket's label says that its rows have in common; None for a mixed one."""
+    if not label:
+        return None
+    kind, mark, name = label.partition("=")
+    # No domain has a "=" in it.
+    return (By(kind), name) if mark else (By.DOMAIN, label)
+
+
+class Asides:
+    def __init__(self, database: Database) -> None:
+        # A message's own column, or the end of the recipient's address.
+        tests = {by: f"m.{by.value} = :name" for by in By}
+        tail = "substr(r.email, -:length)" if database.sqlite else "right(r.email, :length)"
+        tests[By.DOMAIN] = f"{tail} = :name"
+        lock = "" if database.sqlite else " FOR UPDATE OF r SKIP LOCKED"
+        # Fresh mail and retries from their own ends of the index.
+        heads = [
+            "SELECT * FROM (SELECT r.id, r.email, r.message_id FROM recipients r"
+            f" WHERE r.bucket_id = :bucket AND r.state = '{state}' AND r.{WAITING_SQL}"
+            f" AND r.due_at <= :now ORDER BY r.due_at, r.id LIMIT {MOST}{lock}) AS {state}_heads"
+            for state in (State.QUEUED, State.DEFERRED)
+        ]
+        head = " UNION ALL ".join(heads)
+        self._move = {
+            by: sa.text(
+                f"WITH head AS MATERIALIZED ({head})"
+                " UPDATE recipients SET bucket_id = :to WHERE id IN (SELECT r.id FROM head r"
+                + ("" if by is By.DOMAIN else " JOIN messages m ON m.id = r.message_id")
+                + f" WHERE {test})"
+            )
+            for by, test in tests.items()
+        }
+
+    def move(self, connection: sa.Connection, aside: Aside, now: int) -> int:
+        """Put aside what stands at the head of a bucket; gives how many rows went."""
+        to = ensure_bucket(connection, replace(aside.key, domain=label(aside.by, aside.name)))
+        values: dict[str, object] = {"bucket": aside.bucket, "to": to, "now": now}
+        values["name"] = aside.name
+        if aside.by is By.DOMAIN:
+            values["name"] = f"@{aside.name}"
+            values["length"] = len(aside.name) + 1
+        return connection.execute(self._move[aside.by], values).rowcount
