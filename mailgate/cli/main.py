@@ -23,6 +23,7 @@ from mailgate.cli import (
     settings,
     status,
     studio,
+    suppressions,
     templates,
     up,
 )
@@ -92,6 +93,7 @@ app.command()(status.status)
 app.add_typer(messages.app, name="messages")
 app.add_typer(failures.app, name="failures")
 app.add_typer(parked.app, name="parked")
+app.add_typer(suppressions.app, name="suppressions")
 app.add_typer(templates.app, name="templates")
 app.add_typer(dkim.app, name="dkim")
 app.add_typer(journal.db, name="db")

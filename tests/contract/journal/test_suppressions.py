@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from mailgate.journal import suppressions
+from mailgate.journal import suppression_list, suppressions
 from mailgate.journal.queue import Queue
-from mailgate.journal.suppressions import Blame, Entries, Suppression, Suppressions, Wanted
+from mailgate.journal.suppression_list import Entries
+from mailgate.journal.suppressions import Blame, Suppression, Suppressions, Wanted
 from mailgate.journal.surgery import Act, Surgery
 from mailgate.model.state import State
 from tests.contract.journal.rig import Rig, arrival, attempt, settlement
@@ -241,7 +242,9 @@ def test_a_bounce_never_shortens_what_a_person_decided(journal: Rig) -> None:
 
 def found(journal: Rig, **wanted: Any) -> list[str]:
     now = journal.database.now()
-    rows = journal.database.read_now(lambda c: suppressions.find(c, Entries(**wanted), now, 100))
+    rows = journal.database.read_now(
+        lambda c: suppression_list.find(c, Entries(**wanted), now, 100)
+    )
     return [row.entry.address for row in rows]
 
 
@@ -268,8 +271,8 @@ def test_removing_an_entry_forgets_the_hints_as_well(journal: Rig) -> None:
     blame(journal, hits=2)
     suppress(journal, "ann@example.org")
     number = journal.one("SELECT id FROM suppressions").id
-    assert journal.database.run_now(lambda c: suppressions.remove(c, [number])) == 1
-    assert journal.database.run_now(lambda c: suppressions.remove(c, [number])) == 0
+    assert journal.database.run_now(lambda c: suppression_list.remove(c, [number])) == 1
+    assert journal.database.run_now(lambda c: suppression_list.remove(c, [number])) == 0
     assert journal.count("suppressions") == journal.count("bounce_hints") == 0
 
 
@@ -281,7 +284,7 @@ def test_a_clean_up_deletes_what_has_no_effect_any_more(journal: Rig) -> None:
     blame(journal, hits=2)
     blame(journal, address="bob@example.org", hits=2)
     journal.sql("UPDATE bounce_hints SET last_at = 1 WHERE address = 'ann@example.org'")
-    gone = journal.database.run_now(lambda c: suppressions.sweep(c, now, 30 * DAY, 100))
+    gone = journal.database.run_now(lambda c: suppression_list.sweep(c, now, 30 * DAY, 100))
     assert gone == 2
     assert found(journal) == ["bob@example.org", "eve@example.org"]
     assert journal.one("SELECT address FROM bounce_hints").address == "bob@example.org"
