@@ -143,7 +143,8 @@ class Surgery:
     def correct(self, connection: sa.Connection, recipient_id: int, address: Address) -> bool:
         """Write another address for one recipient; false when it waits, is sent or is gone.
 
-        Also where the mail's To and Cc show it; what an earlier attempt rendered is forgotten.
+        Also where the mail's To and Cc show it; what an earlier attempt rendered is forgotten,
+        and the new address is charged to its own throttles.
         """
         states = [s.value for s in RESENDABLE]
         row = connection.execute(
@@ -163,7 +164,9 @@ class Surgery:
             messages.update().where(messages.c.id == row.message_id).values(body=text)
         )
         connection.execute(
-            recipients.update().where(recipients.c.id == recipient_id).values(email=address.email)
+            recipients.update()
+            .where(recipients.c.id == recipient_id)
+            .values(email=address.email, charged=False)
         )
         connection.execute(renderings.delete().where(renderings.c.recipient_id == recipient_id))
         return True

@@ -7,7 +7,6 @@ address: keys are HMACs under a secret that never leaves the journal.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Mapping, Sequence
@@ -57,7 +56,7 @@ class Wait:
 def charge_key(secret: bytes, *parts: str) -> str:
     """The name of a count: an HMAC over folded address, rule and what it counts together."""
     text = "\0".join(parts).encode("utf-8", "surrogatepass")
-    return hmac.new(secret, text, hashlib.sha256).hexdigest()[:40]
+    return hmac.digest(secret, text, "sha256").hex()[:40]
 
 
 def fit(

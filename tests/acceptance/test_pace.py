@@ -100,7 +100,8 @@ def test_a_throttled_recipient_never_gets_more_and_nobody_waits_for_it(
     assert len(book) == 8
     assert most <= 2
     assert others_took < 3e9
-    # Eight at two in five seconds: the last two may go after fifteen, and do so soon.
-    assert 15 <= took < 20
+    # Eight at two in five seconds: the last two may go after fifteen, and do so soon; each
+    # of the four rounds is found by a worker's look, once a second on a quiet machine.
+    assert 15 <= took < 22
     assert scene.journal.states() == {"sent": 208}
     assert scene.journal.one("SELECT max(attempts) FROM recipients") == 1

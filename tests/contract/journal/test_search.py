@@ -131,6 +131,9 @@ def test_one_recipient_is_sent_again_under_a_corrected_address(journal: Rig, kin
     wanted = Filter(messages=(message,))
     to = Address("ann@example.org")
     assert correct(journal.database, wanted, to, ACT, [].append) == 1
+    # Whoever lives there was not written to yet, as throttles count.
+    [head] = journal.heads()
+    assert not head.charged
     [claim] = journal.claim(journal.lease())
     assert claim.address.email == "ann@example.org"
     assert [a.email for a in claim.letter.to] == ["ann@example.org"]
