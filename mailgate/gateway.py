@@ -11,6 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NoReturn
 
 from mailgate import log
 from mailgate.config.relays import Secret
@@ -38,11 +39,13 @@ from mailgate.model.ids import Ids, spell
 from mailgate.model.message import Envelope, Letter
 from mailgate.model.outcome import Outcome, Reply, Scope
 from mailgate.model.state import Lane, Phase
-from mailgate.render.catalogue import Catalogue, built_in_root
+from mailgate.operations.mending import Release, keep_fresh, release_when_due
+from mailgate.render.catalogue import built_in_root
 from mailgate.render.dkim import Signer
 from mailgate.render.dkim_keys import read_keys
 from mailgate.render.errors import RenderError
 from mailgate.render.renderer import Renderer
+from mailgate.render.shelf import Shelf
 from mailgate.smtp.pool import Pool
 
 #: Slots of the spool for each conversation: outcomes wait in theirs until they are written.
@@ -64,7 +67,7 @@ class Gateway:
         *,
         ring: Callable[[Lane], None],
         passwords: Mapping[str, Secret],
-        catalogue: Catalogue,
+        shelf: Shelf,
         limiter: Callable[[Database], Limiter],
         signer: Signer | None = None,
     ) -> None:
@@ -75,7 +78,8 @@ class Gateway:
         self._database = Database(config.journal.url)
         self._queue = Queue(self._database, config.categories)
         self._limiter = limiter(self._database)
-        self._renderer = Renderer(catalogue, signer=signer)
+        self._shelf = shelf
+        self._renderer = Renderer(shelf.catalogue, signer=signer)
         viewer = config.sandbox.viewer
         self._pool = Pool(
             config.relays if viewer is None else {**config.relays, VIEWER: viewer},
@@ -90,6 +94,7 @@ class Gateway:
         self._pipeline: Pipeline | None = None
         self._taker: Taker | None = None
         self._life: asyncio.Task[None] | None = None
+        self._tending: list[asyncio.Task[NoReturn]] = []
         # Held while a new lease takes the place of one that was buried.
         self._changing = asyncio.Lock()
         self._ending = False
@@ -109,7 +114,7 @@ class Gateway:
             config,
             ring=ring,
             passwords=passwords or {},
-            catalogue=Catalogue.load(roots, default_locale=config.default_locale),
+            shelf=Shelf(roots, default_locale=config.default_locale),
             limiter=lambda database: open_limiter(config, database),
             signer=read_keys(config.dkim).signer(),
         )
@@ -134,6 +139,7 @@ class Gateway:
             )
         self._pipeline = self._new_pipeline(secret)
         self._life = asyncio.create_task(self._live(secret))
+        self._tend()
 
     def _new_lease(self) -> ProcessLease:
         slots = self._config.worker.conversations * SLOTS
@@ -192,9 +198,10 @@ class Gateway:
             self._ending = True
         if self._pipeline is not None:
             await self._pipeline.stop(grace)
-        if self._life is not None:
-            self._life.cancel()
-            await asyncio.wait([self._life])
+        for task in (self._life, *self._tending):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
         await self._pool.close(1.0)
         await self._limiter.close()
         if self._pipeline is not None:
@@ -204,6 +211,21 @@ class Gateway:
             except JournalAway as error:
                 self._trouble("the journal is away; others will settle what is left", error)
         self._database.close()
+
+    # --- templates -----------------------------------------------------------------------
+
+    def _tend(self) -> None:
+        """Keep the templates as they are on disk; let go who waited for one that serves."""
+        release = Release(self._shelf, self._database, self._ring, self._config.categories)
+
+        def changed(names: frozenset[str]) -> None:
+            self._renderer.adopt(self._shelf.catalogue)
+            release.changed(names)
+
+        self._tending = [
+            asyncio.create_task(keep_fresh(self._shelf, changed)),
+            asyncio.create_task(release_when_due(release)),
+        ]
 
     # --- heartbeat and burial -------------------------------------------------------
 

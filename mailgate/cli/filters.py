@@ -110,6 +110,7 @@ def wanted(
         metadata=tuple(_pair(text) for text in metadata or ()),
         since=moment(since, "--since"),
         until=moment(until, "--until"),
+        changed_before=None,
         **texts,
     )
 

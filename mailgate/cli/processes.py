@@ -41,7 +41,9 @@ def intake() -> None:
     from mailgate.intake.service import serve
     from mailgate.journal.arrivals import Arrivals
     from mailgate.model.ids import Ids
-    from mailgate.render.catalogue import Catalogue, built_in_root
+    from mailgate.operations.mending import keep_fresh
+    from mailgate.render.catalogue import built_in_root
+    from mailgate.render.shelf import Shelf
     from mailgate.worker import celery_app
     from mailgate.worker.doorbell import Doorbell
 
@@ -49,21 +51,23 @@ def intake() -> None:
     config = setting.config()
     database = setting.database(hot=True)
     roots = (*config.templates.path, built_in_root())
-    catalogue = Catalogue.load(roots, default_locale=config.default_locale)
+    shelf = Shelf(roots, default_locale=config.default_locale)
     celery_app.use(config)
     ids = Ids(random.random)
     url = config.intake.url or config.broker.url or ""
 
     async def run(stop: asyncio.Event) -> None:
         with Doorbell(celery_app.app) as bell:
+            fresh = asyncio.create_task(keep_fresh(shelf, lambda _names: None))
             await serve(
                 open_doors(url, config.intake.queue, batch=config.intake.batch),
-                lambda: Accept(config, Arrivals(database, ids), catalogue.check_data),
+                lambda: Accept(config, Arrivals(database, ids), shelf.check_data),
                 bell.ring,
                 stop,
                 batch=config.intake.batch,
                 on_ready=ready,
             )
+            fresh.cancel()
 
     try:
         until_stopped(run)

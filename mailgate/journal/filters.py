@@ -35,6 +35,8 @@ class Filter:
     metadata: tuple[tuple[str, str], ...] = ()
     since: int | None = None
     until: int | None = None
+    #: By when a recipient last moved; ``since`` and ``until`` are about when it was accepted.
+    changed_before: int | None = None
 
     @property
     def narrow(self) -> bool:

@@ -55,6 +55,8 @@ def where(connection: sa.Connection, wanted: Filter) -> list[sa.ColumnElement[bo
         out.append(m.accepted_at >= wanted.since)
     if wanted.until is not None:
         out.append(m.accepted_at < wanted.until)
+    if wanted.changed_before is not None:
+        out.append(r.changed_at < wanted.changed_before)
     return out
 
 

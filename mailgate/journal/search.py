@@ -64,6 +64,20 @@ def count(connection: sa.Connection, wanted: Filter) -> int:
     return int(connection.execute(query).scalar_one())
 
 
+def held_for(connection: sa.Connection, error_classes: Sequence[str]) -> list[str]:
+    """The templates that held recipients wait for, by why they are held."""
+    query = (
+        sa.select(messages.c.template)
+        .distinct()
+        .join(recipients, messages.c.id == recipients.c.message_id)
+        .where(
+            *where(connection, Filter(states=(State.HELD,))),
+            recipients.c.error_class.in_(error_classes),
+        )
+    )
+    return sorted(name for name in connection.execute(query).scalars() if name is not None)
+
+
 def routes(connection: sa.Connection, wanted: Filter) -> list[tuple[tuple[str, ...], int]]:
     """By which relays, in order, the recipients would go, and how many."""
     query = (

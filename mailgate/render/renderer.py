@@ -1,15 +1,16 @@
 """The front of the room: a letter in, its bytes out.
 
 Owns the choice between the filled skeleton and the full rendering, and the
-checks that keep them equal. Never touches the network, the clock or the disk:
-equal letters give equal bytes, on every machine that has the same templates.
+checks that keep them equal, before the first use and by samples ever after. Never
+touches the network or the disk, and the clock only to choose samples: equal letters
+give equal bytes, on every machine that has the same templates.
 """
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,15 +26,12 @@ from mailgate.render.errors import RenderError
 from mailgate.render.filters import URL_SCHEMES
 from mailgate.render.inline import MAX_HTML, InlineError, inline
 from mailgate.render.printing import clean
+from mailgate.render.proof import Proof, same_document
 from mailgate.render.sandbox import produce
 from mailgate.render.template import Broken, Template, Variant
 
-_log = logging.getLogger(__name__)
-
 #: A letter's own text or HTML (characters).
 MAX_BODY = 2 * 2**20
-#: Of the shapes that are new, the first few and then every so many are proven.
-_PROVEN_FIRST, _PROVEN_EACH = 8, 32
 
 _STYLE = re.compile(r"<style[\s>]", re.IGNORECASE)
 _XML_DECLARATION = re.compile(r"\s*<\?xml[^>]*\?>")
@@ -49,18 +47,63 @@ class Parts:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What a renderer has done since it was made, for metrics.
+
+    ``fast`` letters filled a skeleton that was there, ``made`` ones had theirs made,
+    ``full`` ones went through premailer whole; ``sampled`` of the fast ones were also
+    rendered in full, and ``differing`` is how often the two were not the same, in a
+    sample or when a skeleton was new (any is a bug: the log names the template).
+    ``shapes`` and ``bytes`` are kept now.
+    """
+
+    fast: int
+    made: int
+    full: int
+    sampled: int
+    differing: int
+    shapes: int
+    bytes: int
+
+
 class Renderer:
-    """Renders letters by a catalogue. Safe to share between threads."""
+    """Renders letters by a catalogue. Safe to share between threads.
+
+    ``signer`` has the last word on the bytes: none, and mails are not signed. ``clock``
+    (seconds) says when a template is due to be sampled.
+    """
 
     def __init__(
-        self, catalogue: Catalogue, *, signer: Signer | None = None, cache_bytes: int = 64 << 20
+        self,
+        catalogue: Catalogue,
+        *,
+        signer: Signer | None = None,
+        cache_bytes: int = 64 << 20,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``signer`` has the last word on the bytes: none, and mails are not signed."""
         self.catalogue = catalogue
         self._signer = signer
         self.cache = skeleton.Cache(cache_bytes)
-        self.mismatches = 0
-        self._compiled = 0
+        self._proof = Proof(clock)
+        self._compiled = self._made = self._whole = self._filled = 0
+
+    def adopt(self, catalogue: Catalogue) -> None:
+        """Render by another catalogue from now on; what it shares with the old stays warm."""
+        self.catalogue = catalogue
+        self._proof.forget()
+
+    def stats(self) -> Stats:
+        """The counts so far, and what is kept."""
+        return Stats(
+            fast=self._filled,
+            made=self._made,
+            full=self._whole,
+            sampled=self._proof.sampled,
+            differing=self._proof.differing,
+            shapes=len(self.cache),
+            bytes=self.cache.bytes,
+        )
 
     def render(self, letter: Letter) -> bytes:
         """The bytes of ``letter``. Raises ``RenderError``, and then always will."""
@@ -96,7 +139,7 @@ class Renderer:
         if plan is None:
             return []
         html = self._full(variant, context)
-        out = [] if _same_document(plan.html(values), html) else ["the HTML"]
+        out = [] if same_document(plan.html(values), html) else ["the HTML"]
         if variant.text is None and plan.text(values) != _derived(html):
             out.append("the text")
         return out
@@ -134,7 +177,18 @@ class Renderer:
         context = found.context(data, variant, letter.sender, url)
         subject = found.subject(variant, context)
         values: list[str] = []
+        compiled = self._compiled
         plan = self._plan(found, variant, context, values)
+        if plan is None:
+            self._whole += 1
+        elif self._compiled != compiled:
+            self._made += 1
+        else:
+            self._filled += 1
+            if self._proof.wants_sample(variant.html):
+                full = self._full(variant, context)
+                if not self._proof.holds(variant.html, plan.html(values), full):
+                    plan = None
         if plan is None:
             html = self._full(variant, context)
             wire = encode.quoted_printable(html)
@@ -152,7 +206,7 @@ class Renderer:
         self, found: Template, variant: Variant, context: Mapping[str, Any], values: list[str]
     ) -> skeleton.Plan | None:
         """The skeleton for this rendering; fills ``values``. ``None``: render in full."""
-        if variant.capturing:
+        if variant.capturing or not self._proof.trusts(variant.html):
             return None
         chunks = produce(variant.html, context, values)
         if sum(map(len, values)) > found.manifest.max_bytes:
@@ -190,25 +244,12 @@ class Renderer:
         if indices and isinstance(entry, skeleton.Sensitive):
             entry = skeleton.Whole("the shape changes with its values")
         self._compiled += 1
-        proving = self._compiled <= _PROVEN_FIRST or self._compiled % _PROVEN_EACH == 0
-        if isinstance(entry, skeleton.Plan) and proving:
-            entry = self._proven(entry, values, variant, context)
+        if isinstance(entry, skeleton.Plan) and self._proof.wants_shape():
+            full = self._full(variant, context)
+            if not self._proof.holds(variant.html, entry.html(values), full):
+                entry = skeleton.Whole("the filled skeleton differs from the full rendering")
         self.cache.put(key, entry, weight)
         return entry
-
-    def _proven(
-        self,
-        plan: skeleton.Plan,
-        values: Sequence[str],
-        variant: Variant,
-        context: Mapping[str, Any],
-    ) -> skeleton.Entry:
-        """The plan, if it makes what the full rendering makes; else never again this shape."""
-        if _same_document(plan.html(values), self._full(variant, context)):
-            return plan
-        self.mismatches += 1
-        _log.error("template %s: the skeleton differs", variant.html.name)
-        return skeleton.Whole("the filled skeleton differs from the full rendering")
 
     def _full(self, variant: Variant, context: Mapping[str, Any]) -> str:
         html = _inlined(joined(produce(variant.html, context, None), MAX_HTML))
@@ -242,19 +283,6 @@ class Renderer:
         return mime.Body(letter.subject, words, wire)
 
 
-def _same_document(one: str, other: str) -> bool:
-    """Whether two documents parse to the same tree.
-
-    libxml2 writes an attribute in single quotes when it holds double ones, and
-    leaves ``<!--`` in attributes alone; a filled skeleton escapes both always.
-    """
-    if one == other:
-        return True
-    trees = [etree.fromstring(html, etree.HTMLParser()) for html in (one, other)]
-    written = [etree.tostring(tree, encoding="unicode", method="html") for tree in trees]
-    return written[0] == written[1]
-
-
 def _wire_text(words: str) -> str:
     return encode.quoted_printable(clean(words)) or "\r\n"
 
@@ -281,4 +309,4 @@ def _check_links(html: str) -> None:
             raise RenderError("template_broken", "an expression in href or src lacks |url")
 
 
-__all__ = ["MAX_BODY", "Parts", "Renderer"]
+__all__ = ["MAX_BODY", "Parts", "Renderer", "Stats"]

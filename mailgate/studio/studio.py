@@ -15,11 +15,12 @@ from mailgate.config.relays import Secret
 from mailgate.config.shape import Config
 from mailgate.model.ids import Ids
 from mailgate.render.dkim import Signer
+from mailgate.render.shelf import look
 from mailgate.studio.guard import local_names
 from mailgate.studio.page import Bell, Page, application
 from mailgate.studio.sending import Counter, Way
 from mailgate.studio.serving import Serving, bind, shown
-from mailgate.studio.watch import look, watch
+from mailgate.studio.watch import watch
 from mailgate.studio.workshop import Workshop
 
 

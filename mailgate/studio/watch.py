@@ -1,45 +1,21 @@
 """Notices when a file of the template roots is saved.
 
-Owns the looking, several times a second, at names, times and sizes. Reads no file,
-and takes nothing of the operating system's own watching, which differs everywhere.
+Owns the rhythm of the looking, several times a second, and the waiting for editors
+that write in steps. Reads no file; ``render.shelf`` looks.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+
+from mailgate.render.shelf import Seen, look
 
 #: Between two looks, and while something is being written (seconds).
 EVERY, SETTLING = 0.3, 0.06
 #: A change that never settles is shown as it is after so long (seconds).
 _PATIENCE = 1.5
-#: More files are no template root; whoever names ``/`` by mistake is spared the walk.
-_MOST = 20_000
-
-#: What is known of each file: inode, time in ns, bytes.
-Seen = Mapping[str, tuple[int, int, int]]
-
-
-def look(roots: Sequence[Path]) -> Seen:
-    """Every file below ``roots`` but hidden ones and editors' copies."""
-    seen: dict[str, tuple[int, int, int]] = {}
-    pending = [str(root) for root in roots]
-    while pending and len(seen) < _MOST:
-        try:
-            with os.scandir(pending.pop()) as entries:
-                for entry in entries:
-                    if entry.name.startswith((".", "#")) or entry.name.endswith("~"):
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-                        continue
-                    found = entry.stat(follow_symlinks=False)
-                    seen[entry.path] = (found.st_ino, found.st_mtime_ns, found.st_size)
-        except OSError:
-            continue  # gone between two calls: the next look says what is there
-    return seen
 
 
 async def watch(

@@ -25,6 +25,7 @@ from mailgate.render.catalogue import Catalogue
 from mailgate.render.dkim import Signer
 from mailgate.render.errors import Fault, RenderError
 from mailgate.render.renderer import Renderer
+from mailgate.render.shelf import touched
 from mailgate.render.template import Broken, Template
 from mailgate.studio.findings import Finding, broken, findings
 
@@ -96,13 +97,10 @@ class Workshop:
 
         A shared file changes all templates: the one that was looked at last goes first.
         """
-        touched = set()
-        for path in map(Path, paths):
-            inside = next((path.relative_to(r) for r in self.roots if path.is_relative_to(r)), path)
-            touched.add(inside.parts[0])
-        if any(name.startswith("_") for name in touched):
-            return [frozenset({self._looked_at}), None] if self._looked_at else [None]
-        return [frozenset(touched)]
+        names = touched(self.roots, paths)
+        if names is None and self._looked_at:
+            return [frozenset({self._looked_at}), None]
+        return [names]
 
     def reload(self, names: frozenset[str] | None) -> None:
         """Read templates again, all for ``None``; what cannot be read stays as it was."""

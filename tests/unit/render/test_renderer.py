@@ -226,7 +226,7 @@ def test_a_bad_header_is_named(renderer: Renderer, letter: Make) -> None:
 def test_warming_makes_every_first_mail_a_hit(built_in: Catalogue) -> None:
     renderer = Renderer(built_in)
     renderer.warm()
-    assert renderer.mismatches == 0
+    assert renderer.stats().differing == 0
     before = renderer.cache.misses
     template = built_in.get("notice")
     assert isinstance(template, Template)

@@ -361,4 +361,4 @@ def test_threads_share_a_renderer(letter: Any) -> None:
     assert len(found) == 4
     assert all(each == found[0] for each in found)
     assert found[0][:5] == expected
-    assert renderer.mismatches == 0
+    assert renderer.stats().differing == 0

@@ -6,7 +6,8 @@ import asyncio
 import os
 from pathlib import Path
 
-from mailgate.studio.watch import look, watch
+from mailgate.render.shelf import look
+from mailgate.studio.watch import watch
 
 
 def test_every_file_counts_but_hidden_ones_and_copies(tmp_path: Path):
