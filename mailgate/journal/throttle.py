@@ -3,6 +3,10 @@
 Owns the sliding windows of every recipient, exact over all workers because
 they are read and written in the transaction of the claim. Never knows an
 address: keys are HMACs under a secret that never leaves the journal.
+
+A window holds by the relay's clock, and not only by ours: mail that was claimed may
+reach the relay a little later, or much. So a hit does not age while its mail is on the
+way, and counts from the end of its last conversation after that.
 """
 
 from __future__ import annotations
@@ -22,6 +26,11 @@ from mailgate.journal.database import Database, packed
 #: place, or one window when that is longer (ms): none waits for the turns of others
 #: that may be cancelled meanwhile, and they do not all wake at once.
 SPREAD = 3_600_000
+#: From a claim to the end of its conversation, at most (ms): the reply to a dot may take
+#: ten minutes, and the way there some more.
+LONGEST = 1_800_000
+#: What two processes' views of the journal's clock may differ by (ms).
+CLOCKS = 20
 #: Scatters ids over that time (Knuth's multiplicative hash).
 _SCATTER = 2_654_435_761
 
@@ -127,9 +136,12 @@ class Throttles:
             "SELECT pg_advisory_xact_lock(hashtextextended(k.key, 7))"
             f" FROM (SELECT DISTINCT key FROM {keys} ORDER BY key) AS k"
         )
+        under_way = "r.state = 'sending' OR (r.state = 'queued' AND r.charged AND r.attempts = 0)"
         self._hits = sa.text(
-            "SELECT h.key, h.at FROM throttle_hits h WHERE h.key IN"
-            f" (SELECT key FROM {keys}) AND h.at > :since"
+            f"SELECT h.key, h.at, CASE WHEN {under_way} THEN :now ELSE"
+            " (SELECT max(a.ended_at) FROM attempts a WHERE a.recipient_id = h.recipient_id)"
+            " END AS later FROM throttle_hits h LEFT JOIN recipients r ON r.id = h.recipient_id"
+            f" WHERE h.key IN (SELECT key FROM {keys}) AND h.at > :since"
         )
         row = {"key": "text", "at": "bigint", "recipient_id": "bigint"}
         self._insert = sa.text(
@@ -147,10 +159,11 @@ class Throttles:
         keys = packed([(k,) for k in sorted({c.key for c in charges})])
         if not self._sqlite:
             connection.execute(self._lock, {"rows": keys})
-        since = now - max(c.window for c in charges)
+        since = now - max(c.window for c in charges) - LONGEST
         hits: dict[str, list[int]] = {}
-        for row in connection.execute(self._hits, {"rows": keys, "since": since}):
-            hits.setdefault(row.key, []).append(row.at)
+        for row in connection.execute(self._hits, {"rows": keys, "since": since, "now": now}):
+            arrived = row.at if row.later is None else min(now, max(row.at, row.later + CLOCKS))
+            hits.setdefault(row.key, []).append(arrived)
         return fit(wanted, hits, now)
 
     def charge(

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Barrier
 
 from mailgate.journal.facts import hmac_key
@@ -161,3 +162,37 @@ def test_all_processes_share_one_secret(processes: Callable[[], Rig]) -> None:
         made = set(pool.map(lambda r: r.database.run_now(hmac_key), rigs))
     assert len(made) == 1
     assert len(made.pop()) == 32
+
+
+def test_a_window_begins_when_the_mail_has_reached_the_relay(journal: Rig) -> None:
+    """What is on its way does not age, however long it takes; then it counts from its end."""
+    to_one_address(journal, 3)
+    lease = journal.lease()
+    charges = [Charge("k", 1, 300, "defer")]
+    [claim] = journal.turn(lease, journal.heads(1), charges=charges).claims
+    time.sleep(0.35)
+    # Claimed longer ago than the window, and still under way.
+    assert journal.turn(lease, journal.heads(2), charges=charges).claims == []
+    ended = journal.database.now()
+    tried = replace(attempt("sent", code=250), ended_at=ended)
+    journal.settle(settlement(claim, State.SENT, attempt=tried))
+    heads = journal.heads(2, ahead=1000)
+    assert journal.turn(lease, heads, charges=charges).claims == []
+    due = journal.one("SELECT min(due_at) AS at FROM recipients WHERE state = 'queued'").at
+    assert ended + 300 <= due <= ended + 300 + 50
+    time.sleep(0.35)
+    assert len(journal.turn(lease, journal.heads(2), charges=charges).claims) == 1
+
+
+def test_mail_that_was_given_back_untouched_is_still_on_its_way(journal: Rig) -> None:
+    to_one_address(journal, 2)
+    lease = journal.lease()
+    charges = [Charge("k", 1, 200, "defer")]
+    [claim] = journal.turn(lease, journal.heads(1), charges=charges).claims
+    journal.settle(settlement(claim, State.QUEUED, due_at=journal.database.now()))
+    time.sleep(0.25)
+    other = [h for h in journal.heads() if h.id != claim.recipient_id]
+    assert journal.turn(lease, other, charges=charges).claims == []
+    # Itself it has been charged: it may go at once.
+    mine = [h for h in journal.heads() if h.id == claim.recipient_id]
+    assert len(journal.turn(lease, mine).claims) == 1
