@@ -74,7 +74,7 @@ class Asides:
                 f"WITH head AS MATERIALIZED ({head})"
                 " UPDATE recipients SET bucket_id = :to WHERE id IN (SELECT r.id FROM head r"
                 + ("" if by is By.DOMAIN else " JOIN messages m ON m.id = r.message_id")
-                + f" WHERE {test})"
+                + f" WHERE {test}) RETURNING id"
             )
             for by, test in tests.items()
         }
@@ -87,4 +87,4 @@ class Asides:
         if aside.by is By.DOMAIN:
             values["name"] = f"@{aside.name}"
             values["length"] = len(aside.name) + 1
-        return connection.execute(self._move[aside.by], values).rowcount
+        return len(connection.execute(self._move[aside.by], values).all())
