@@ -28,8 +28,8 @@ class PoolStats:
     """One relay's connections now, and how its set-up goes.
 
     ``open`` counts connections being set up or ended too. ``failures`` are
-    set-ups that failed in a row, ``last_failure`` why, '' when the last one
-    worked. ``backing_off`` is how long none is tried (seconds).
+    set-ups that failed in a row, ``last_failure`` why and ``error_class`` its short
+    word, '' when the last one worked. ``backing_off`` is how long none is tried (seconds).
     """
 
     open: int
@@ -40,6 +40,7 @@ class PoolStats:
     failures: int
     backing_off: float
     last_failure: str
+    error_class: str
 
 
 class Kept:
@@ -321,6 +322,7 @@ class Desk:
             failures=self._backoff.failures,
             backing_off=self._backoff.left(self._clock()),
             last_failure=f"{last.error_class}: {last.reply}" if last else "",
+            error_class=last.error_class if last else "",
         )
 
 

@@ -63,6 +63,11 @@ class Authority:
         self.file = directory / "ca.pem"
         self._ca.cert_pem.write_to_path(self.file)
 
+    def pem(self, name: str = "127.0.0.1", **options: Any) -> str:
+        """Key and certificate, as a server's file."""
+        made = self._ca.issue_cert(name, **options)
+        return made.private_key_and_cert_chain_pem.bytes().decode()
+
     def server(self, name: str = "127.0.0.1", **options: Any) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._ca.issue_cert(name, **options).configure_cert(context)
