@@ -89,7 +89,8 @@ def fit(
         if drop is not None:
             waits[recipient_id] = Wait(now, True, str(drop))
         elif full:
-            due, last = _turn(recipient_id, full, book, told)
+            keys = {c.key for c in full}
+            due, last = _turn(recipient_id, [c for c in charges if c.key in keys], book, told)
             waits[recipient_id] = Wait(due, False, str(last))
         else:
             fits.append(recipient_id)
@@ -104,25 +105,26 @@ def _full(c: Charge, times: Sequence[int], now: int) -> bool:
 
 def _turn(
     recipient_id: int,
-    full: Sequence[Charge],
+    counted: Sequence[Charge],
     book: Mapping[str, Sequence[int]],
     told: dict[str, list[int]],
 ) -> tuple[int, Charge]:
-    """When there will be room behind those that were told before, and which window is last."""
+    """When there will be room behind those that were told before, and which window is last.
+
+    ``counted`` are all windows of the counts that are full in one of them: the next one
+    may be full by the time that the first has room again.
+    """
 
     def room(c: Charge, times: Sequence[int]) -> int:
-        return times[-c.limit] + c.window
+        return times[-c.limit] + c.window if len(times) >= c.limit else 0
 
-    dues = {}
-    for c in full:
-        line = [*book[c.key], *told.get(c.key, ())]
-        dues[c] = room(c, sorted(line))
+    dues = {c: room(c, sorted([*book[c.key], *told.get(c.key, ())])) for c in counted}
     last = max(dues, key=dues.__getitem__)
-    first = max(room(c, book[c.key]) for c in full)
-    latest = first + max(SPREAD, max(c.window for c in full))
+    first = max(room(c, book[c.key]) for c in counted)
+    latest = first + max(SPREAD, max(c.window for c in counted))
     if dues[last] > latest:
         return first + recipient_id * _SCATTER % (latest - first), last
-    for key in {c.key for c in full}:
+    for key in {c.key for c in counted}:
         told.setdefault(key, []).append(dues[last])
     return dues[last], last
 

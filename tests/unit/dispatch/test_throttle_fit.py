@@ -70,6 +70,13 @@ def test_all_windows_of_a_count_must_have_room_and_are_charged_once() -> None:
     assert hits == [1000, 1002, 1004, 1010, 1012, 1100, 1102, 1104, 1110, 1112]
 
 
+def test_those_behind_are_told_of_the_windows_that_will_be_full_by_then() -> None:
+    """One is sent; two more fit the long window, ten apart, and the others come after it."""
+    rules = [charge("k", 3, 600), charge("k", 1, 10)]
+    _, waits = fit([(n, rules) for n in range(5)], {"k": [0]}, 1)
+    assert [waits[n].due_at for n in range(5)] == [10, 20, 600, 610, 620]
+
+
 def test_who_is_told_what_it_waits_for() -> None:
     short, long = charge("short", 1, 10_000), charge("long", 3, 600_000)
     _, waits = fit([(1, [short, long])], {"short": [95], "long": [1, 2, 3]}, 100)
