@@ -18,8 +18,10 @@ from mailgate.cli import (
     journal,
     messages,
     parked,
+    pausing,
     processes,
     publish,
+    relays,
     settings,
     status,
     studio,
@@ -94,6 +96,10 @@ app.add_typer(messages.app, name="messages")
 app.add_typer(failures.app, name="failures")
 app.add_typer(parked.app, name="parked")
 app.add_typer(suppressions.app, name="suppressions")
+app.add_typer(relays.app, name="relays")
+app.add_typer(pausing.app, name="pauses")
+app.command()(pausing.pause)
+app.command()(pausing.resume)
 app.add_typer(templates.app, name="templates")
 app.add_typer(dkim.app, name="dkim")
 app.add_typer(journal.db, name="db")

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mailgate.cli.filters import JsonOption
 from mailgate.cli.setting import clean, guarded, setting, show_json
 
+if TYPE_CHECKING:
+    from mailgate.operations.standing import Standing
+
 
 def status(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Again each second.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """How things stand: states, lanes with the oldest due, workers, what is parked.
+    """How things stand: states, lanes with the oldest due, workers, what is held up or parked.
 
     Exit 1 when no worker lives while something is due.
     """
     from mailgate.config.review import sandbox_sentence
     from mailgate.journal.search import overview
+    from mailgate.operations.standing import standing
 
     config = setting.config()
     database = setting.database()
@@ -31,6 +35,7 @@ def status(
         )
         lease = config.worker.lease
         found["workers"] = [w for w in found["workers"] if w["beat_s"] < lease]
+        found |= _held_up(guarded(lambda: standing(database, config)))
         if config.sandbox.mode != "off":
             found["sandbox"] = f"{config.sandbox.mode}: {sandbox_sentence(config.sandbox)}"
         return found
@@ -73,5 +78,31 @@ def _lines(found: dict[str, Any]) -> list[str]:
         f"  {clean(w['host'])} pid {w['pid']}, seen {w['beat_s']:.1f} s ago"
         for w in found["workers"]
     ]
+    for one in found["pauses"]:
+        name = clean(f"{one['kind']} {one['name']}".strip())
+        out.append(f"paused {name}: {clean(one['who'])}, {clean(one['reason'])}")
+    for one in found["breakers"]:
+        out.append(f"no mail {clean(one['where'])}: {clean(one['reason'])}")
     out.append(f"parked {found['parked']}")
     return out
+
+
+def _held_up(found: Standing) -> dict[str, Any]:
+    """What is paused, and whose breaker is open."""
+    words = {"relay": "through", "domain": "to", "sender": "from"}
+    return {
+        "pauses": [
+            {"kind": p.what.value, "name": p.name, "who": p.who, "reason": p.reason}
+            for p in found.pauses
+        ],
+        "breakers": [
+            {
+                "where": (f"{words[who.kind.value]} {who.name} " if who.name else "")
+                + f"through {who.relay}",
+                "reason": health.record.error_class,
+                "probe_in_s": max(0, health.record.until - found.now) / 1000,
+            }
+            for who, health in found.health.items()
+            if health.record.open
+        ],
+    }

@@ -86,6 +86,8 @@ def test_status_of_an_empty_journal(shell: Shell) -> None:
         "lanes": {},
         "workers": [],
         "parked": 0,
+        "pauses": [],
+        "breakers": [],
     }
 
 
