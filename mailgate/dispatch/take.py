@@ -229,13 +229,19 @@ class Taker:
         asks = [self.ask(c.relay, c.head.domain) for c in candidates]
         if not any(ask.keys for ask in asks):
             return candidates, grants
+        full = await self._full(candidates)
+        if full:
+            # Only moved on: who cannot go takes no permit from those who can.
+            ids = {c.head.id for c in full}
+            candidates = [c for c in candidates if c.head.id not in ids]
+            asks = [self.ask(c.relay, c.head.domain) for c in candidates]
         try:
             answers = await self._limiter.reserve(asks, HORIZON)
         except LimiterAway:
             # Fail closed: without its store no limit can be kept, so nothing goes.
             for c in candidates:
                 self._close(c.head.bucket, 1.0)
-            return [], grants
+            return full, grants
         admitted = []
         for candidate, ask, answer in zip(candidates, asks, answers, strict=True):
             if isinstance(answer, Grant):
@@ -244,7 +250,14 @@ class Taker:
                     grants[candidate.head.id] = answer
             else:
                 self._close(candidate.head.bucket, answer.wait)
-        return admitted, grants
+        return admitted + full, grants
+
+    async def _full(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Those of ``candidates`` that a throttle has no room for now."""
+        if not any(c.charges for c in candidates):
+            return []
+        ids = await self._database.read(lambda c: self._queue.full(c, candidates))
+        return [replace(c, full=True) for c in candidates if c.head.id in ids]
 
     def ask(self, relay: str, domain: str) -> Ask:
         """The limits that a conversation with ``relay`` about ``domain`` is admitted by."""

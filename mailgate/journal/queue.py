@@ -65,13 +65,15 @@ class Head:
 class Candidate:
     """A head that the limits admitted: the relay it goes to, and its throttle charges.
 
-    With ``probes`` it goes only as the one probe of all these.
+    With ``probes`` it goes only as the one probe of all these. With ``full`` a throttle was
+    seen to have no room for it: it has no permits, and is moved on and not claimed.
     """
 
     head: Head
     relay: str
     charges: tuple[Charge, ...] = ()
     probes: tuple[Subject, ...] = ()
+    full: bool = False
 
 
 @dataclass(slots=True)
@@ -235,6 +237,12 @@ class Queue:
         kinds = [[h for h in found.values() if h.retry is kind] for kind in (False, True)]
         return [h for kind in kinds for h in kind[:most]]
 
+    def full(self, connection: sa.Connection, candidates: Sequence[Candidate]) -> set[int]:
+        """Those that a throttle has no room for, as far as can be seen without a lock."""
+        wanted = [(c.head.id, c.charges) for c in candidates]
+        now = self._database.now()
+        return set(self._throttles.decide(connection, wanted, now, hold=False)[1])
+
     def next_due(self, connection: sa.Connection, now: int) -> frozenset[Lane]:
         """The lanes that have something due in an open bucket."""
         return frozenset(b.key.lane for b in self.due(connection, now))
@@ -293,6 +301,7 @@ class Queue:
         fits, waits = self._throttles.decide(connection, wanted, now)
         if waits:
             turn.waiting = self._wait(connection, waits, by_id, now)
+        fits = [i for i in fits if not by_id[i].full]
         if book is not None:
             probes = [
                 Probe(i, by_id[i].head.token + 1, by_id[i].probes) for i in fits if by_id[i].probes

@@ -152,14 +152,22 @@ class Throttles:
         )
 
     def decide(
-        self, connection: sa.Connection, wanted: Sequence[tuple[int, Sequence[Charge]]], now: int
+        self,
+        connection: sa.Connection,
+        wanted: Sequence[tuple[int, Sequence[Charge]]],
+        now: int,
+        *,
+        hold: bool = True,
     ) -> tuple[list[int], dict[int, Wait]]:
-        """``fit`` against the journal, holding the windows until the transaction ends."""
+        """``fit`` against the journal, holding the windows until the transaction ends.
+
+        Without ``hold`` it is a look: another may take the room that was seen.
+        """
         charges = [c for _, several in wanted for c in several]
         if not charges:
             return [recipient_id for recipient_id, _ in wanted], {}
         keys = packed([(k,) for k in sorted({c.key for c in charges})])
-        if not self._sqlite:
+        if hold and not self._sqlite:
             connection.execute(self._lock, {"rows": keys})
         since = now - max(c.window for c in charges) - LONGEST
         hits: dict[str, list[int]] = {}

@@ -282,6 +282,22 @@ async def test_a_streams_throttle_counts_by_address_whatever_its_case(
     ]
 
 
+async def test_who_a_throttle_holds_back_takes_no_permit_from_others(
+    journal: Rig, taking: Taking
+) -> None:
+    """A flood to one recipient, and a relay that takes three an hour."""
+    throttle = {"limit": 1, "window": "1h"}
+    relays = {**RELAYS, "first": {"host": "a.example", "rate": "3/h burst 3"}}
+    journal.store(*(arrival(f"{n}", "ann@example.org") for n in range(20)))
+    journal.add(5, "other")
+    lease, taker = journal.lease(), taking(relays=relays, throttles={"flood": throttle})
+    first = await take(taker, lease, 1)
+    found = [e for _ in range(4) for e in emails(await take(taker, lease, 10))]
+    assert (emails(first), found) == (["ann"], ["other0", "other1"])
+    assert journal.count("recipients", "error_class = 'throttled'") == 19
+    assert (await take(taker, lease)).again_in is not None
+
+
 async def test_a_throttle_by_template_counts_each_template(journal: Rig, taking: Taking) -> None:
     rule = {**THROTTLE, "per": "recipient+template"}
     taker = taking(streams={"transactional": {"throttle": [rule]}})
