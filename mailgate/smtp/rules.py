@@ -73,6 +73,7 @@ RULES: tuple[Rule, ...] = (
 
     # Too fast: the relay's own rate, then the destination's, then one mailbox's.
     Rule(_LATER, "rate_limited", _SITE, _MESSAGE, "454", text=wording.SES),
+    Rule(_LATER, "relay_closing", _LINK, _MESSAGE, "421", text=wording.SPENT),
     Rule(_LATER, "too_many_connections", _SITE, _MESSAGE, "4", text=wording.CONNECTIONS),
     Rule(_LATER, "recipient_rate", _WHO, _ADDRESS, "4", "2.1", wait=600),
     Rule(_LATER, "rate_limited", _DOMAIN, _MESSAGE, "4", text=wording.YAHOO, wait=7200),

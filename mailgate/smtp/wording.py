@@ -32,6 +32,12 @@ CONNECTIONS = _any(
     r"max\w{0,8} (\w{1,20} ){0,3}(connections|sessions)",
 )
 
+#: This connection has carried its share; the next one may carry as many again.
+SPENT = _any(
+    r"(messages?|mails?|transactions?) (in|per|on|for|over) (a |an |each |one |the |this )?"
+    r"(\w{1,10} )?(connection|session)",
+)
+
 FULL = _any(
     r"(mailbox|mail box|inbox|quota|storage|account|disk).{0,40}\b(full|exceed|over)",
     r"over\W?quota",

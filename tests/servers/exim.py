@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.servers.process import Daemon, accepts, free_port
+from tests.servers.process import Daemon, accepts, free_port, unprivileged_user
 from tests.servers.unpacked import account, disguise, disguised, hand_over, tree
 
 _CONFIG = """\
@@ -19,10 +19,10 @@ log_file_path = %(directory)s/%%slog
 pid_file_path =
 daemon_smtp_ports = %(port)d
 local_interfaces = 127.0.0.1
+exim_path = %(tree)s/usr/sbin/exim4
 exim_user = %(uid)d
 exim_group = %(gid)d
-keep_environment =
-add_environment = PATH=/usr/bin:/bin
+keep_environment = PATH : LD_PRELOAD : LD_LIBRARY_PATH : NSS_WRAPPER_PASSWD : NSS_WRAPPER_GROUP
 never_users =
 host_lookup =
 rfc1413_hosts =
@@ -78,8 +78,8 @@ class Exim:
         root = tree("exim", directory)
         uid, gid = account()
         self.port = free_port()
-        said = {"directory": directory, "port": self.port, "uid": uid, "gid": gid}
-        parts = {"main": main % said, "acl": acl, "authenticators": authenticators}
+        said = {"tree": root, "directory": directory, "port": self.port, "uid": uid, "gid": gid}
+        parts = {"main": main % said, "acl": acl, "authenticators": authenticators % said}
         config = directory / "exim.conf"
         config.write_text(_CONFIG % {**said, **parts})
         for name, text in (files or {}).items():
@@ -90,9 +90,13 @@ class Exim:
             disguised(env, root / "usr/sbin/exim4", "-C", config, "-bdf"),
             log=directory / "exim.log",
             ready=lambda: accepts(self.port),
-            user=account(),
+            user=unprivileged_user(),
             grace=3,
         )
+
+    def mails(self) -> list[bytes]:
+        """The mails delivered so far, as they were handed on."""
+        return [path.read_bytes() for path in (self.directory / "mails").glob("*.msg")]
 
     def log(self) -> str:
         file = self.directory / "mainlog"

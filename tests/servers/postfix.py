@@ -11,8 +11,8 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.servers.process import Daemon, accepts, free_port
-from tests.servers.unpacked import account, disguise, disguised, hand_over, tree
+from tests.servers.process import Daemon, accepts, free_port, unprivileged_user
+from tests.servers.unpacked import disguise, disguised, hand_over, tree
 
 _QUEUES = "active bounce corrupt defer deferred flush hold incoming maildrop pid private public"
 _MASTER = """\
@@ -114,7 +114,7 @@ class Postfix:
             disguised(env, root / "usr/lib/postfix/sbin/master", "-c", directory, "-d"),
             log=directory / "master.log",
             ready=lambda: all(accepts(port) for port in self._ports.values()),
-            user=account(),
+            user=unprivileged_user(),
             grace=3,
         )
 

@@ -130,7 +130,16 @@ async def test_the_last_used_connection_is_used_first(pool_for: Make) -> None:
 # --- a kept connection that died ----------------------------------------------------------
 
 
-@pytest.mark.parametrize("end", ["close", "reset", "421 4.4.2 Idle for too long"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        "close",
+        "reset",
+        "421 4.4.2 Idle for too long",
+        "421 too many messages in this connection",
+        "421 Max messages per session reached",
+    ],
+)
 async def test_a_kept_connection_that_ends_at_mail_is_replaced_unseen(
     pool_for: Make, end: str
 ) -> None:
