@@ -102,10 +102,11 @@ def counts(connection: sa.Connection, wanted: Filter, by: Sequence[str]) -> list
     attempt, None before the first.
     """
     r, m = recipients.c, messages.c
+    # By n: for the last id PostgreSQL walks the primary key, once for each recipient.
     last = (
         sa.select(attempts.c.relay)
         .where(attempts.c.recipient_id == r.id)
-        .order_by(attempts.c.id.desc())
+        .order_by(attempts.c.n.desc())
         .limit(1)
         .scalar_subquery()
     )
@@ -198,7 +199,7 @@ def failure_groups(connection: sa.Connection, wanted: Filter) -> list[dict[str, 
         reply = connection.execute(
             sa.select(attempts.c.code, attempts.c.reply)
             .where(attempts.c.recipient_id == row.example)
-            .order_by(attempts.c.id.desc())
+            .order_by(attempts.c.n.desc())
             .limit(1)
         ).first()
         groups.append(
