@@ -191,7 +191,8 @@ class Taker:
 
     def _show(self, connection: Connection, now: int) -> None:
         clock = time.monotonic()
-        if clock - self._viewed >= VIEW:
+        if self.witness.uneasy or clock - self._viewed >= VIEW:
+            self.witness.uneasy = False
             self.gate.see(self._breakers.view(connection, now), pauses.names(connection))
             self._viewed = clock
 

@@ -16,13 +16,18 @@ from mailgate.model.outcome import Kind, Outcome, Scope
 
 #: Counts are of the current and the last span of so many seconds.
 SPAN = 10.0
+_HARMLESS = frozenset({Scope.RECIPIENT, Scope.MESSAGE})
 
 
 class Witness:
-    """``workers`` is how many processes there are, as far as is known: each sees its part."""
+    """``workers`` is how many processes there are, as far as is known: each sees its part.
+
+    ``uneasy`` tells that something failed that others may have seen too: look again.
+    """
 
     def __init__(self, gate: Gate) -> None:
         self.workers = 1
+        self.uneasy = False
         self._gate = gate
         self._pulse = Pulse()
 
@@ -33,8 +38,10 @@ class Witness:
 
         Successes only of what is known to fail; of a probe all that it was to find out.
         """
-        domain = claim.address.email.rpartition("@")[2]
+        domain = claim.address.domain
         pace = 0.0
+        if outcome.kind is not Kind.SENT and outcome.scope not in _HARMLESS:
+            self.uneasy = True
         if outcome.kind is Kind.SENT:
             self._pulse.beat(claim.relay, domain, clock)
             if self._gate.quiet and not probes:

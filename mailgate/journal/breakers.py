@@ -193,6 +193,15 @@ class Book:
         self.before: dict[Subject, Record] = {}
         self.records: dict[Subject, Record] = {}
 
+    def bars(self, relay: str, domain: str, sender: str) -> bool:
+        """Whether this turn finds it open: it was chosen before that was known."""
+        whose = (
+            Subject(Kind.RELAY, relay),
+            Subject(Kind.DOMAIN, relay, domain),
+            Subject(Kind.SENDER, relay, sender),
+        )
+        return any(who in self.records and self.records[who].open for who in whose)
+
     def probes(self, wanted: Sequence[Probe]) -> set[int]:
         """Which of ``wanted`` may go: those whose subjects are closed by now, or theirs to probe.
 

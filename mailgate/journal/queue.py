@@ -292,6 +292,12 @@ class Queue:
         now: int,
     ) -> None:
         """Claim those of ``candidates`` that suppressions, throttles and breakers let go."""
+        if book is not None and book.records:
+            candidates = [
+                c
+                for c in candidates
+                if c.probes or not book.bars(c.relay, c.head.domain, c.head.sender)
+            ]
         stopped, turn.suppressed = self._stopped(connection, candidates, now)
         candidates = [c for c in candidates if c.head.id not in stopped]
         if not candidates:
