@@ -67,13 +67,16 @@ def try_relay(name: NameArgument, as_json: JsonOption = False) -> None:
         fail(f"relays.{name}.ca_file cannot be read: {error.strerror}", 2)
     if as_json:
         show_json({"name": name, **_document(found)})
-    elif found.failure is not None:
-        outcome = found.failure
-        print(f"{name} failed at {outcome.phase.value}: {outcome.error_class}")
-        print(f"  {clean(str(outcome.reply))}")
+        raise typer.Exit(1 if found.failure is not None else 0)
+    failure = found.failure
+    if failure is not None:
+        print(f"{name} failed at {failure.phase.value}: {failure.error_class}")
+        print(f"  {clean(str(failure.reply))}")
     else:
         print(f"{name} takes mail: ready in {found.took * 1000:.0f} ms")
         print(f"  offers {', '.join(_offers(found)) or 'no extensions'}")
+    for step in found.steps:
+        print(f"  {step.phase.value:<8} {step.took * 1000:5.0f} ms  {clean(step.found)}")
     raise typer.Exit(1 if found.failure is not None else 0)
 
 
@@ -86,6 +89,10 @@ def _document(found: Look) -> dict[str, Any]:
         "phase": failure.phase.value if failure else None,
         "error_class": failure.error_class if failure else None,
         "reply": str(failure.reply) if failure else None,
+        "steps": [
+            {"phase": step.phase.value, "found": step.found, "took_ms": int(step.took * 1000)}
+            for step in found.steps
+        ],
     }
 
 

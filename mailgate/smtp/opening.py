@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -79,16 +80,24 @@ def tls_context(relay: Relay) -> ssl.SSLContext | None:
     return context
 
 
+#: Told of each step that has worked, and what was found there.
+Watch = Callable[[Phase, str], None]
+
+
 async def open_wire(
-    relay: Relay, tls: ssl.SSLContext | None, secret: Secret | None, hostname: str | None
+    relay: Relay,
+    tls: ssl.SSLContext | None,
+    secret: Secret | None,
+    hostname: str | None,
+    watch: Watch | None = None,
 ) -> tuple[Wire, Offers]:
     """Connect, greet and, where configured, encrypt and authenticate.
 
     ``tls`` comes from ``tls_context``. ``secret`` is for AUTH. ``hostname`` is what to
-    say in EHLO; the relay's own setting goes first. Raises ``SetupFailed`` for everything that the
-    relay or the network can do.
+    say in EHLO; the relay's own setting goes first. Raises ``SetupFailed`` for everything
+    that the relay or the network can do.
     """
-    opening = _Opening(relay, tls, secret, hostname)
+    opening = _Opening(relay, tls, secret, hostname, watch)
     try:
         return await opening.run()
     except BaseException as error:
@@ -101,13 +110,19 @@ async def open_wire(
 
 class _Opening:
     def __init__(
-        self, relay: Relay, tls: ssl.SSLContext | None, secret: Secret | None, hostname: str | None
+        self,
+        relay: Relay,
+        tls: ssl.SSLContext | None,
+        secret: Secret | None,
+        hostname: str | None,
+        watch: Watch | None,
     ) -> None:
         self.phase = Phase.CONNECT
         self._relay = relay
         self._tls = tls
         self._secret = secret
         self._hostname = relay.hostname or hostname
+        self._watch = watch or (lambda _phase, _found: None)
         self._wire: Wire | None = None
 
     def failed(self, error_class: str, detail: str) -> SetupFailed:
@@ -143,10 +158,12 @@ class _Opening:
     async def run(self) -> tuple[Wire, Offers]:
         relay = self._relay
         wire = await self._connect()
+        self._watch(Phase.CONNECT, _where(wire) + _secured(wire))
         self.phase = Phase.GREETING
         greeting = await wire.greeting(relay.command_timeout)
         if greeting.code != 220:
             raise SetupFailed(classify(Phase.GREETING, greeting))
+        self._watch(Phase.GREETING, greeting.text)
         offers = await self._hello(wire)
         if relay.security == "starttls":
             offers = await self._start_tls(wire, offers)
@@ -185,6 +202,7 @@ class _Opening:
         name = said.encode("ascii" if said.isascii() else "idna")
         reply = await self._command(wire, b"EHLO " + name)
         if reply.code == 250:
+            self._watch(Phase.EHLO, " ".join(reply.text.split("\n")[1:]))
             return read_offers(reply.text)
         # RFC 5321 section 3.2: an old server knows only HELO. It then has neither
         # TLS nor AUTH, so where one is required, this is the end.
@@ -192,6 +210,7 @@ class _Opening:
         if 500 <= reply.code < 600 and not needs_esmtp:
             reply = await self._command(wire, b"HELO " + name)
             if reply.code == 250:
+                self._watch(Phase.EHLO, "HELO only")
                 return Offers()
         raise SetupFailed(classify(Phase.EHLO, reply))
 
@@ -211,6 +230,7 @@ class _Opening:
             reply = Reply(error.code, text, enhanced_code(text, error.code))
             raise SetupFailed(classify(Phase.STARTTLS, reply)) from None
         wire.upgraded()
+        self._watch(Phase.STARTTLS, _secured(wire).strip(", "))
         # RFC 3207: what was offered in clear counts for nothing.
         return await self._hello(wire)
 
@@ -223,6 +243,7 @@ class _Opening:
         said = await log_in(say, self._relay, offers.auth, self._secret, encrypted=wire.encrypted)
         if isinstance(said, Outcome):
             raise SetupFailed(said)
+        self._watch(Phase.AUTH, f"{said.upper()} as {self._relay.username}")
 
     async def _command(self, wire: Wire, line: bytes) -> Reply:
         return (await wire.exchange(line + b"\r\n", 1, self._relay.command_timeout))[0]
@@ -234,6 +255,21 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _where(wire: Wire) -> str:
+    """The address that was reached, out of those that the name has."""
+    peer = wire.transport.get_extra_info("peername") if wire.transport else None
+    return f"{peer[0]}:{peer[1]}" if peer else ""
+
+
+def _secured(wire: Wire) -> str:
+    """What TLS agreed on and how long the certificate is good; '' in clear."""
+    said = wire.transport.get_extra_info("ssl_object") if wire.transport else None
+    if said is None:
+        return ""
+    until = (said.getpeercert() or {}).get("notAfter", "")
+    return f", {said.version()}" + (f", certificate until {until}" if until else "")
 
 
 def _local_name(wire: Wire) -> str:

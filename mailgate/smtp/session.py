@@ -26,7 +26,7 @@ from mailgate.model.outcome import (
 )
 from mailgate.model.state import Phase
 from mailgate.smtp.classify import classify
-from mailgate.smtp.opening import Offers, open_wire
+from mailgate.smtp.opening import Offers, Watch, open_wire
 from mailgate.smtp.transaction import DOT, PHASES, commands, early, refusal, stuffed, unfit
 from mailgate.smtp.wire import Broken, Wire
 
@@ -79,12 +79,14 @@ class Session:
         *,
         password: Secret | None = None,
         hostname: str | None = None,
+        watch: Watch | None = None,
     ) -> Session:
         """Connect, encrypt and authenticate; raises ``opening.SetupFailed``.
 
-        ``tls`` is ``opening.tls_context(relay)``, made once.
+        ``tls`` is ``opening.tls_context(relay)``, made once. ``watch`` is told of each
+        step that has worked.
         """
-        wire, offers = await open_wire(relay, tls, password, hostname)
+        wire, offers = await open_wire(relay, tls, password, hostname, watch)
         return cls(relay, wire, offers)
 
     @property
