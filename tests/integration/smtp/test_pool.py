@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -334,6 +336,28 @@ async def test_a_refused_password_is_tried_once_for_a_whole_backlog(
         outcomes = await send_all(pool, 100)
         assert {o.kind for o in outcomes} == {Kind.UNTOUCHED}
         assert sum(heard.verbs.count("AUTH") for heard in relay.heard) == 1
+
+
+async def test_one_tls_context_serves_all_connections_to_a_relay(
+    pool_for: Make, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To build one takes longer than a whole conversation."""
+    made: list[object] = []
+    build = ssl.create_default_context
+
+    def counted(*arguments: Any, **options: Any) -> ssl.SSLContext:
+        made.append(arguments)
+        return build(*arguments, **options)
+
+    monkeypatch.setattr(ssl, "create_default_context", counted)
+    async with ScriptedRelay(tls=authority.server()) as relay:
+        section = settings(
+            relay.port, security="tls", ca_file=authority.file, messages_per_connection=1
+        )
+        pool = pool_for(section)
+        assert {o.kind for o in await send_all(pool, 8)} == {Kind.SENT}
+        assert len(relay.heard) == 8
+        assert len(made) == 1
 
 
 async def test_auth_required_at_mail_stops_the_relay_not_the_message(pool_for: Make) -> None:

@@ -407,6 +407,22 @@ async def test_the_wait_after_the_dot_is_longer_than_for_a_command() -> None:
         assert outcome.kind is Kind.SENT
 
 
+@both_ways
+async def test_an_upload_has_time_by_its_size(offers: Sequence[str]) -> None:
+    """A line that is slow for a large message is no dead line."""
+
+    async def pauses(heard: Heard) -> str:
+        heard.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await heard.say("354 go on")
+        await asyncio.sleep(0.5)
+        heard.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        await heard.reader.readuntil(b"\r\n.\r\n")
+        return "250 2.0.0 Queued"
+
+    async with ScriptedRelay(offers=offers, DATA=pauses, rcvbuf=4096) as relay:
+        assert (await send(relay, content=LARGE, command_timeout=0.2)).kind is Kind.SENT
+
+
 async def stop_reading(heard: Heard) -> str:
     """Say 354 and take nothing, until the test lets go."""
     heard.writer.transport.pause_reading()  # type: ignore[attr-defined]
