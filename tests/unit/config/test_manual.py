@@ -75,3 +75,19 @@ def test_the_reference_names_every_key_and_every_section():
         assert f"| `{path[-1]}` |" in page
     for name in Config.model_fields:
         assert f"`{name}`" in page or f"## `[{name}" in page
+
+
+def test_every_piece_of_configuration_in_the_guides_is_one():
+    """As it stands, beside the relays that they speak of."""
+    pieces = [
+        piece
+        for name in ("operators.md", "producers.md", "templates.md")
+        for piece in re.findall(
+            r"(?ms)^```toml\n(.*?)^```", (ROOT / "docs" / name).read_text(encoding="utf-8")
+        )
+    ]
+    assert len(pieces) > 3
+    for piece in pieces:
+        said = tomllib.loads(piece)
+        known = {"main": {"host": "smtp.example.com"}, "backup": {"host": "smtp.example.net"}}
+        Config.model_validate({**said, "relays": {**known, **said.get("relays", {})}})
