@@ -88,6 +88,7 @@ class Gateway:
                 name: kept_for_urgent(relay.max_connections, config.worker.reserved)
                 for name, relay in config.relays.items()
             },
+            rules=config.rules,
         )
         self._ids = Ids(random.random)
         self._lease = self._new_lease()

@@ -22,6 +22,7 @@ from mailgate.cli import (
     processes,
     publish,
     relays,
+    rules,
     settings,
     status,
     studio,
@@ -100,6 +101,7 @@ app.add_typer(relays.app, name="relays")
 app.add_typer(pausing.app, name="pauses")
 app.command()(pausing.pause)
 app.command()(pausing.resume)
+app.add_typer(rules.app, name="rules")
 app.add_typer(templates.app, name="templates")
 app.add_typer(dkim.app, name="dkim")
 app.add_typer(journal.db, name="db")

@@ -15,6 +15,7 @@ from mailgate.config.breakers import Breakers
 from mailgate.config.dkim import Dkim, Domain
 from mailgate.config.producers import Producer
 from mailgate.config.relays import Relay
+from mailgate.config.rules import Rule
 from mailgate.config.sandbox import Sandbox
 from mailgate.config.streams import Stream, built_in_streams, with_built_in
 from mailgate.config.suppressions import Suppressions
@@ -156,6 +157,7 @@ class Config(Section):
     breakers: Breakers = Breakers()
     sandbox: Sandbox = Sandbox()
     suppressions: Suppressions = Suppressions()
+    rules: dict[Name, Rule] = Field(default_factory=dict)
     worker: Worker = Worker()
     inbox: Inbox = Inbox()
     studio: Studio = Studio()
@@ -181,6 +183,16 @@ class Config(Section):
                     faults.append(
                         (
                             f"streams.{name}.relays",
+                            f"names '{relay}', which is no relay; the relays are: {known}",
+                        )
+                    )
+        for name, own in self.rules.items():
+            for relay in own.relays:
+                if relay not in self.relays:
+                    known = ", ".join(f"'{known}'" for known in self.relays) or "none"
+                    faults.append(
+                        (
+                            f"rules.{name}.relays",
                             f"names '{relay}', which is no relay; the relays are: {known}",
                         )
                     )

@@ -8,14 +8,23 @@ enhanced code of another class. Pure; never counts, never waits.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from mailgate.model.outcome import Kind, Outcome, Reply, Scope, bounced, deferred, failed, untouched
+from mailgate.config.rules import READ
+from mailgate.config.rules import Rule as OwnRule
+from mailgate.model.outcome import (
+    Kind,
+    Outcome,
+    Reply,
+    Scope,
+    Suppress,
+    bounced,
+    deferred,
+    failed,
+    untouched,
+)
 from mailgate.model.state import Phase
-from mailgate.smtp.rules import RULES, Rule
-
-#: Words are looked for in so much of a reply: the relay could make it long.
-READ = 1000
+from mailgate.smtp.rules import MESSAGE, RULES, Rule
 
 _LATER = re.compile(r"again|retry|later|wait|gr[ae]y.?list|slow|defer|resend|back", re.IGNORECASE)
 _UNIT = (
@@ -119,6 +128,32 @@ def _detail(spec: str) -> str:
 
 
 TABLE = Table(RULES)
+_THEN = {"defer": Kind.DEFER, "bounce": Kind.BOUNCE, "fail": Kind.FAIL}
+
+
+def table_for(rules: Mapping[str, OwnRule], relay: str) -> Table:
+    """The table for what ``relay`` says: the operator's rules in their order, then ``RULES``.
+
+    They speak of refusals of messages alone: before MAIL there is nobody to bounce, and
+    a reply out of step stays what it is.
+    """
+    own = [
+        Rule(
+            _THEN[rule.then],
+            rule.error_class or name,
+            Scope(rule.scope),
+            frozenset(map(Phase, rule.phases)) or MESSAGE,
+            " ".join(rule.codes) or "4 5",
+            rule.details(),
+            rule.text or "",
+            Suppress(rule.suppress),
+            rule.wait,
+            name,
+        )
+        for name, rule in rules.items()
+        if not rule.relays or relay in rule.relays
+    ]
+    return Table([*own, *RULES]) if own else TABLE
 
 
 def classify(phase: Phase, reply: Reply) -> Outcome:

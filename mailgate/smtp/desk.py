@@ -16,6 +16,7 @@ from mailgate.config.relays import Relay, Secret
 from mailgate.model.outcome import Outcome, Reply, Scope, untouched
 from mailgate.model.state import Phase
 from mailgate.smtp.backoff import SetupBackoff
+from mailgate.smtp.classify import Table
 from mailgate.smtp.opening import SetupFailed, tls_context
 from mailgate.smtp.session import Session
 
@@ -68,11 +69,13 @@ class Desk:
         clock: Callable[[], float],
         random: Callable[[], float],
         hostname: str | None,
+        table: Table,
     ) -> None:
         self._relay = relay
         self._password = password
         self._clock = clock
         self._hostname = hostname
+        self._table = table
         self._tls: ssl.SSLContext | None = tls_context(relay)
         self._idle: list[Kept] = []
         self._busy: set[Kept] = set()
@@ -178,7 +181,11 @@ class Desk:
         """Open a connection in a reserved place."""
         try:
             session = await Session.open(
-                self._relay, self._tls, password=self._password, hostname=self._hostname
+                self._relay,
+                self._tls,
+                password=self._password,
+                hostname=self._hostname,
+                table=self._table,
             )
         except SetupFailed as failure:
             self._setting_up -= 1

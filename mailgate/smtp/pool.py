@@ -13,8 +13,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from mailgate.config.relays import Relay, Secret
+from mailgate.config.rules import Rule
 from mailgate.model.message import Envelope
 from mailgate.model.outcome import Kind, Outcome, Scope
+from mailgate.smtp.classify import table_for
 from mailgate.smtp.desk import Desk, Kept, PoolStats
 from mailgate.smtp.session import Marker
 
@@ -29,7 +31,8 @@ class Pool:
 
     ``passwords`` holds the secret of each relay that has a username.
     ``hostname`` is said in EHLO where the relay's section names none. ``kept`` tells of
-    each relay how many of its connections only urgent mail may use. Raises
+    each relay how many of its connections only urgent mail may use, ``rules`` what its
+    refusals mean before the built-in ones do. Raises
     ``ValueError`` when a password is missing, ``OSError`` when a ``ca_file``
     cannot be read.
     """
@@ -43,12 +46,15 @@ class Pool:
         random: Callable[[], float] = _random.random,
         hostname: str | None = None,
         kept: Mapping[str, int] | None = None,
+        rules: Mapping[str, Rule] | None = None,
     ) -> None:
         missing = [name for name, r in relays.items() if r.username and name not in passwords]
         if missing:
             raise ValueError(f"no password for {', '.join(missing)}")
         self._desks = {
-            name: Desk(relay, passwords.get(name), clock, random, hostname)
+            name: Desk(
+                relay, passwords.get(name), clock, random, hostname, table_for(rules or {}, name)
+            )
             for name, relay in relays.items()
         }
         # Who is not urgent waits here, and never stands before urgent mail at a desk.

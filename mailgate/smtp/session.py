@@ -25,7 +25,7 @@ from mailgate.model.outcome import (
     untouched,
 )
 from mailgate.model.state import Phase
-from mailgate.smtp.classify import classify
+from mailgate.smtp.classify import TABLE, Table
 from mailgate.smtp.opening import Offers, Watch, open_wire
 from mailgate.smtp.transaction import DOT, PHASES, commands, early, refusal, stuffed, unfit
 from mailgate.smtp.wire import Broken, Wire
@@ -62,7 +62,7 @@ class Session:
     judged: nothing of it can have been accepted.
     """
 
-    def __init__(self, relay: Relay, wire: Wire, offers: Offers) -> None:
+    def __init__(self, relay: Relay, wire: Wire, offers: Offers, table: Table = TABLE) -> None:
         self.offers = offers
         self.served = 0
         self.stale = False
@@ -70,6 +70,7 @@ class Session:
         self.dirty = False
         self._relay = relay
         self._wire = wire
+        self._table = table
 
     @classmethod
     async def open(
@@ -80,14 +81,15 @@ class Session:
         password: Secret | None = None,
         hostname: str | None = None,
         watch: Watch | None = None,
+        table: Table = TABLE,
     ) -> Session:
         """Connect, encrypt and authenticate; raises ``opening.SetupFailed``.
 
-        ``tls`` is ``opening.tls_context(relay)``, made once. ``watch`` is told of each
-        step that has worked.
+        ``tls`` is ``opening.tls_context(relay)``, made once; ``table`` says what a refusal
+        means. ``watch`` is told of each step that has worked.
         """
         wire, offers = await open_wire(relay, tls, password, hostname, watch)
-        return cls(relay, wire, offers)
+        return cls(relay, wire, offers, table)
 
     @property
     def alive(self) -> bool:
@@ -160,11 +162,11 @@ class Session:
             else:
                 for command in group:
                     replies += await wire.exchange(command, 1, timeout)
-                    if refusal(replies) is not None:
+                    if refusal(replies, self._table) is not None:
                         break
         except Broken as broken:
             return self._broken_early(broken, [*replies, *broken.replies])
-        refused = refusal(replies)
+        refused = refusal(replies, self._table)
         if refused is None:
             return None
         self.dirty = True
@@ -194,10 +196,10 @@ class Session:
 
     def _broken_early(self, broken: Broken, replies: list[Reply]) -> Outcome:
         """The connection ended before the body: nothing can have been accepted."""
-        refused = refusal(replies) if broken.fault != "desync" else None
+        refused = refusal(replies, self._table) if broken.fault != "desync" else None
         phase = PHASES[len(replies)] if len(replies) < len(PHASES) else Phase.BODY
         if refused is None and broken.parting is not None:
-            refused = classify(phase, broken.parting)
+            refused = self._table.classify(phase, broken.parting)
         if refused is None:
             refused = _lost(phase, broken)
         self.stale = self._closed_unheard(refused)
@@ -222,12 +224,12 @@ class Session:
             try:
                 reply = await wire.upload(body, relay.command_timeout + upload_time)
             except Broken as broken:
-                return _broken_in_body(broken)
+                return self._broken_in_body(broken)
             if reply is not None:
                 wire.abort()
-                return early(reply)
+                return early(reply, self._table)
         if wire.broken is not None:
-            return _broken_in_body(wire.broken)
+            return self._broken_in_body(wire.broken)
         try:
             # From here to the write nothing else can run.
             marker.dot()
@@ -246,7 +248,7 @@ class Session:
             # Answered before the dot had left: it cannot be about the whole message.
             wire.abort()
             marker.refused()
-            return early(reply)
+            return early(reply, self._table)
         return self._answered(reply, marker)
 
     def _answered(self, reply: Reply, marker: Marker) -> Outcome:
@@ -259,14 +261,14 @@ class Session:
             self._wire.abort()
             return uncertain(f"the reply to the final dot was {reply}")
         marker.refused()
-        refused = classify(Phase.DOT, reply)
+        refused = self._table.classify(Phase.DOT, reply)
         self._after(refused)
         return refused
 
     def _broken_after_dot(self, broken: Broken, marker: Marker) -> Outcome:
         if broken.unsent:
             marker.refused()
-            return _broken_in_body(broken)
+            return self._broken_in_body(broken)
         if broken.fault != "desync":
             # The answer may have come together with the end of the connection.
             said = [*broken.replies, *([broken.parting] if broken.parting else [])]
@@ -274,13 +276,12 @@ class Session:
                 return self._answered(said[0], marker)
         return uncertain(str(broken))
 
-
-def _broken_in_body(broken: Broken) -> Outcome:
-    """The dot never left. A refusal said before the end is the better reason."""
-    for said in (*broken.replies, broken.parting):
-        if said is not None and said.code >= 400 and broken.fault != "desync":
-            return classify(Phase.BODY, said)
-    return _lost(Phase.BODY, broken)
+    def _broken_in_body(self, broken: Broken) -> Outcome:
+        """The dot never left. A refusal said before the end is the better reason."""
+        for said in (*broken.replies, broken.parting):
+            if said is not None and said.code >= 400 and broken.fault != "desync":
+                return self._table.classify(Phase.BODY, said)
+        return _lost(Phase.BODY, broken)
 
 
 def _lost(phase: Phase, broken: Broken) -> Outcome:

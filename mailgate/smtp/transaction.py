@@ -11,7 +11,7 @@ import re
 from mailgate.model.message import Envelope
 from mailgate.model.outcome import Outcome, Reply, Scope, deferred, failed
 from mailgate.model.state import Phase
-from mailgate.smtp.classify import classify
+from mailgate.smtp.classify import Table
 from mailgate.smtp.opening import Offers
 
 #: The phases of the commands before the body, in order.
@@ -69,17 +69,17 @@ def stuffed(content: bytes) -> bytes:
     return b"." + content if content.startswith(b".") else content
 
 
-def refusal(replies: list[Reply]) -> Outcome | None:
+def refusal(replies: list[Reply], table: Table) -> Outcome | None:
     """The first reply to MAIL, RCPT, DATA that is not the one hoped for, judged."""
     for phase, reply in zip(PHASES, replies, strict=False):
         wanted = 3 if phase is Phase.DATA else 2
         if reply.code // 100 != wanted:
-            return classify(phase, reply)
+            return table.classify(phase, reply)
     return None
 
 
-def early(reply: Reply) -> Outcome:
+def early(reply: Reply, table: Table) -> Outcome:
     """A reply that came before the end of the body: a refusal, or out of step."""
     if reply.code >= 400:
-        return classify(Phase.BODY, reply)
+        return table.classify(Phase.BODY, reply)
     return deferred(Phase.BODY, reply, "desync", Scope.CONNECTION)

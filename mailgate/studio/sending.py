@@ -107,7 +107,7 @@ class Counter:
     def __init__(self, config: Config, passwords: Mapping[str, Secret], way: Way) -> None:
         self.way = way
         self._sandbox = config.sandbox
-        self._pool = Pool({} if way.why_not else config.relays, passwords)
+        self._pool = Pool({} if way.why_not else config.relays, passwords, rules=config.rules)
         self._one = asyncio.Lock()
 
     async def post(self, to: str, make: Callable[[Address, Address], Made]) -> Sent:

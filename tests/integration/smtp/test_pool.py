@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mailgate.config.rules import Rule
 from mailgate.model.outcome import Kind, Outcome, Scope
 from mailgate.model.state import Phase
 from mailgate.smtp.desk import PROBE_AFTER
@@ -446,3 +447,18 @@ def test_a_missing_password_is_said_at_once() -> None:
     section = settings(25, security="tls", username="gate", password_env="X")
     with pytest.raises(ValueError, match="main"):
         Pool({"main": section}, {})
+
+
+async def test_an_operators_rule_says_what_this_relays_refusals_mean(
+    pool_for: Callable[..., Pool],
+) -> None:
+    rule = Rule.model_validate(
+        {"text": "busy weekend", "then": "defer", "scope": "domain", "relays": ["main"]}
+    )
+    answers = ["550 5.1.1 Busy weekend", "250 ok"]
+    async with ScriptedRelay(RCPT=answers, DOT="554 5.7.1 A busy weekend") as relay:
+        pool = pool_for(settings(relay.port), rules={"weekend": rule})
+        for phase in (Phase.RCPT, Phase.DOT):
+            outcome = await pool.deliver("main", envelope(), Marks())
+            assert (outcome.kind, outcome.error_class) == (Kind.DEFER, "weekend")
+            assert (outcome.phase, outcome.scope) == (phase, Scope.DOMAIN)
