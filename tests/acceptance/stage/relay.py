@@ -45,8 +45,9 @@ class Relay:
     def __init__(self, directory: Path, plans: Mapping[str, Sequence[str]] | None = None) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._path = directory / "book"
+        self._directory = directory
         self.port = free_port()
-        command = [
+        self._command = [
             sys.executable,
             "-I",
             "-S",
@@ -55,9 +56,13 @@ class Relay:
             self._path,
             json.dumps(plans or {}),
         ]
+        self.start()
+
+    def start(self) -> None:
+        """Listen, again after ``stop``: the book goes on."""
         self._daemon = Daemon(
-            [str(part) for part in command],
-            log=directory / "log",
+            [str(part) for part in self._command],
+            log=self._directory / "log",
             ready=lambda: accepts(self.port),
             grace=2,
         )
