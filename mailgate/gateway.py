@@ -10,10 +10,9 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NoReturn
 
-from mailgate import log
 from mailgate.config.relays import Secret
 from mailgate.config.sandbox import VIEWER
 from mailgate.config.shape import Config
@@ -22,20 +21,22 @@ from mailgate.config.urls import is_redis
 from mailgate.delivery.conversation import Gate, Marker
 from mailgate.delivery.lease import ProcessLease
 from mailgate.delivery.pipeline import Pipeline
-from mailgate.delivery.turns import Ended
+from mailgate.delivery.report import Report, tell
+from mailgate.delivery.vitals import Vitals
 from mailgate.dispatch.lanes import kept_for_urgent, lanes_of
 from mailgate.dispatch.take import Taker
 from mailgate.journal import schema
-from mailgate.journal.breakers import Change
 from mailgate.journal.database import Database, JournalAway
 from mailgate.journal.facts import hmac_key
 from mailgate.journal.permits import JournalLimiter
 from mailgate.journal.queue import Queue, quiet_since
-from mailgate.limits.breaker import Kind
 from mailgate.limits.redis import RedisLimiter
 from mailgate.limits.rules import Limiter
+from mailgate.metrics import families
+from mailgate.metrics.board import Board
+from mailgate.metrics.tally import Tally
 from mailgate.model import outcome as outcomes
-from mailgate.model.ids import Ids, spell
+from mailgate.model.ids import Ids
 from mailgate.model.message import Envelope, Letter
 from mailgate.model.outcome import Outcome, Reply, Scope
 from mailgate.model.state import Lane, Phase
@@ -70,6 +71,7 @@ class Gateway:
         shelf: Shelf,
         limiter: Callable[[Database], Limiter],
         signer: Signer | None = None,
+        board: Board | None = None,
     ) -> None:
         self._config = config
         self._ring = ring
@@ -91,9 +93,20 @@ class Gateway:
             rules=config.rules,
         )
         self._ids = Ids(random.random)
+        self._tally = Tally()
         self._lease = self._new_lease()
         self._pipeline: Pipeline | None = None
         self._taker: Taker | None = None
+        self._vitals: Vitals | None = None
+        if board is not None:
+            self._vitals = Vitals(
+                self._tally,
+                board,
+                self._pool,
+                self._renderer,
+                lambda: (self._lease, self._pipeline),
+            )
+        self._shown: asyncio.Task[None] | None = None
         self._life: asyncio.Task[None] | None = None
         self._tending: list[asyncio.Task[NoReturn]] = []
         # Held while a new lease takes the place of one that was buried.
@@ -108,8 +121,12 @@ class Gateway:
         *,
         ring: Callable[[Lane], None],
         passwords: Mapping[str, Secret] | None = None,
+        board: Board | None = None,
     ) -> Gateway:
-        """Reads templates and DKIM keys; raises ``ConfigError`` for a key that cannot sign."""
+        """Reads templates and DKIM keys; raises ``ConfigError`` for a key that cannot sign.
+
+        ``board`` is where the process hangs out its metrics.
+        """
         roots = (*config.templates.path, built_in_root())
         return cls(
             config,
@@ -118,6 +135,7 @@ class Gateway:
             shelf=Shelf(roots, default_locale=config.default_locale),
             limiter=lambda database: open_limiter(config, database),
             signer=read_keys(config.dkim).signer(),
+            board=board,
         )
 
     async def start(self) -> None:
@@ -141,13 +159,17 @@ class Gateway:
         self._pipeline = self._new_pipeline(secret)
         self._life = asyncio.create_task(self._live(secret))
         self._tend()
+        if self._vitals is not None:
+            self._shown = asyncio.create_task(self._vitals.hang_out())
 
     def _new_lease(self) -> ProcessLease:
         slots = self._config.worker.conversations * SLOTS
         return ProcessLease(self._database, self._queue, self._config, self._ids, slots)
 
     def _new_pipeline(self, secret: bytes) -> Pipeline:
-        self._taker = Taker(self._database, self._queue, self._limiter, self._config, secret)
+        self._taker = Taker(
+            self._database, self._queue, self._limiter, self._config, secret, self._tally
+        )
         return Pipeline(
             self._config,
             self._database,
@@ -158,9 +180,10 @@ class Gateway:
             self._render,
             self._send,
             random.random,
-            _report,
-            _tell,
+            Report(self._tally, self._database.now),
+            tell,
             self._trouble,
+            self._tally,
         )
 
     async def deliver(self, lane: Lane, deadline: float) -> dict[str, int]:
@@ -199,10 +222,12 @@ class Gateway:
             self._ending = True
         if self._pipeline is not None:
             await self._pipeline.stop(grace)
-        for task in (self._life, *self._tending):
+        for task in (self._life, self._shown, *self._tending):
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])
+        if self._vitals is not None:
+            await self._vitals.once()
         await self._pool.close(1.0)
         await self._limiter.close()
         if self._pipeline is not None:
@@ -250,6 +275,7 @@ class Gateway:
                     next_unclaimed = now + self._config.worker.lease
                     buried += await self._lease.sweep_unclaimed(random.random)
                 if buried:
+                    self._tally.add(families.BURIED, (), buried)
                     _log.warning("settled what a dead worker had claimed", extra={"count": buried})
                     for lane in await self.due():
                         self._ring(lane)
@@ -265,6 +291,7 @@ class Gateway:
             if self._ending:
                 return
             _log.error("this worker was taken for dead and starts over with a new lease")
+            self._tally.add(families.STARTED_OVER)
             if self._pipeline is not None:
                 await self._pipeline.stop(0)
             self._lease.abandon()
@@ -325,56 +352,3 @@ def limiter_url(config: Config) -> str:
         return config.limiter.url
     broker = config.broker.url or ""
     return broker if is_redis(broker) else "journal"
-
-
-def _report(batch: Sequence[Ended]) -> None:
-    log.dispositions([_disposition(ended) for ended in batch])
-
-
-def _tell(changes: Sequence[Change]) -> None:
-    """One line when a breaker opens, is probed in vain, closes, or mail is slowed."""
-    for change in changes:
-        kind, relay, name = change.subject
-        record = change.after
-        said = {
-            "breaker": kind.value,
-            "relay": relay,
-            # An address is masked by the log; a relay has no name besides.
-            **({"domain": name} if kind is Kind.DOMAIN else {}),
-            **({"sender": name} if kind is Kind.SENDER else {}),
-            "error_class": record.error_class,
-            "code": record.code,
-        }
-        said["wait_s"] = max(0, record.until - record.failed_at) // 1000 if record.open else 0
-        if change.opened:
-            level = logging.ERROR if record.login or kind is Kind.SENDER else logging.WARNING
-            what = "no mail goes there for a while"
-            if record.login:
-                what = "the relay refuses our login: no mail goes there, an operator is needed"
-            elif kind is Kind.SENDER:
-                what = "the relay does not let us use this sender: an operator is needed"
-            _log.log(level, what, extra=said)
-        elif change.closed:
-            _log.info("mail goes there again", extra=said)
-        elif record.open and record.until > change.before.until:
-            _log.info("a probe found it no better", extra=said)
-        elif change.slowed:
-            said["per_minute"] = int(record.pace)
-            _log.warning("mail to there is slowed: it was refused as too fast", extra=said)
-
-
-def _disposition(ended: Ended) -> log.Disposition:
-    claim = ended.claim
-    return log.Disposition(
-        ended.settlement.path[0].value,
-        message_id=spell(claim.message_id),
-        recipient_id=claim.recipient_id,
-        producer=claim.producer,
-        stream=claim.stream,
-        relay=claim.relay,
-        address=claim.address.email,
-        attempts=claim.attempts + (1 if ended.settlement.attempt else 0),
-        duration_ms=ended.duration_ms,
-        error_class=ended.outcome.error_class,
-        code=ended.outcome.reply.code,
-    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Annotated
@@ -36,10 +37,12 @@ def intake() -> None:
     """
     import random
 
+    from mailgate.cli import watching
     from mailgate.intake.accept import Accept
     from mailgate.intake.doors import open_doors
     from mailgate.intake.service import serve
     from mailgate.journal.arrivals import Arrivals
+    from mailgate.metrics.tally import Tally
     from mailgate.model.ids import Ids
     from mailgate.operations.mending import keep_fresh
     from mailgate.render.catalogue import built_in_root
@@ -55,8 +58,14 @@ def intake() -> None:
     celery_app.use(config)
     ids = Ids(random.random)
     url = config.intake.url or config.broker.url or ""
+    tally, pulse, consuming = Tally(), watching.Pulse(), threading.Event()
+
+    def on_ready() -> None:
+        consuming.set()
+        ready()
 
     async def run(stop: asyncio.Event) -> None:
+        beating = asyncio.create_task(pulse.keep())
         with Doorbell(celery_app.app) as bell:
             fresh = asyncio.create_task(keep_fresh(shelf, lambda _names: None))
             await serve(
@@ -65,12 +74,15 @@ def intake() -> None:
                 bell.ring,
                 stop,
                 batch=config.intake.batch,
-                on_ready=ready,
+                on_ready=on_ready,
+                tally=tally,
             )
             fresh.cancel()
+        beating.cancel()
 
     try:
-        until_stopped(run)
+        with watching.intake(config, tally, pulse, consuming.is_set):
+            until_stopped(run)
     finally:
         database.close()
 
@@ -86,6 +98,7 @@ def worker(
     name: Annotated[str | None, typer.Option(help="Node name; must differ on one host.")] = None,
 ) -> None:
     """Deliver what is due. Run one on each machine, or several for reserved lanes."""
+    from mailgate.cli import watching
     from mailgate.model.state import Lane
     from mailgate.worker import command
     from mailgate.worker.settings import WorkerSettingsError
@@ -96,14 +109,15 @@ def worker(
     setting.database().close()
     lanes = [Lane(one.value) for one in lane] if lane else list(Lane)
     try:
-        code = command.worker(
-            config,
-            concurrency=concurrency,
-            lanes=lanes,
-            pool=pool.value,
-            loglevel=config.log.level,
-            name=name,
-        )
+        with watching.worker(config):
+            code = command.worker(
+                config,
+                concurrency=concurrency,
+                lanes=lanes,
+                pool=pool.value,
+                loglevel=config.log.level,
+                name=name,
+            )
     except WorkerSettingsError as error:
         fail(str(error), 2)
     raise typer.Exit(code)
@@ -111,11 +125,14 @@ def worker(
 
 def beat() -> None:
     """Run the clock for schedules (Celery beat). Several at once are harmless."""
+    from mailgate.cli import watching
     from mailgate.worker import command
 
     setting.logs()
     config = setting.config()
-    raise typer.Exit(command.beat(config, loglevel=config.log.level))
+    with watching.beat(config):
+        code = command.beat(config, loglevel=config.log.level)
+    raise typer.Exit(code)
 
 
 def flower(

@@ -20,17 +20,22 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
 from mailgate.cli.setting import complain, fail, setting
+
+if TYPE_CHECKING:
+    from mailgate.config.shape import Config
 
 #: How long a part may take to be ready, and how long to end (seconds).
 _READY = 30.0
 _END = 45.0
 #: A part that ends is started again: first and longest wait.
 _AGAIN = (0.5, 10.0)
+#: The first of three ports for metrics and health.
+METRICS_PORT = 9464
 
 
 class Part:
@@ -147,6 +152,7 @@ def up(
     if captured:
         port = os.environ["MAILGATE_INBOX__SMTP_PORT"]
         os.environ["MAILGATE_SANDBOX__INBOX"] = f"{said.inbox.host}:{port}"
+    _show_metrics(said)
     # Children read the same configuration, with the ports that were found.
     os.environ["MAILGATE_STATE_DIR"] = str(state)
     config = setting.config()
@@ -259,7 +265,15 @@ def _choose_ports(host: str, smtp_port: int, http_port: int) -> None:
         os.environ[f"MAILGATE_INBOX__{key}"] = str(_free_port(host, port))
 
 
-def _free_port(host: str, port: int) -> int:
+def _show_metrics(said: Config) -> None:
+    """Each process shows its metrics on this machine, where the configuration says nothing."""
+    for number, kind in enumerate(("intake", "worker", "beat")):
+        if getattr(said.metrics, kind) is None:
+            port = _free_port("127.0.0.1", METRICS_PORT + number, said_when_taken=False)
+            os.environ[f"MAILGATE_METRICS__{kind.upper()}"] = f"127.0.0.1:{port}"
+
+
+def _free_port(host: str, port: int, *, said_when_taken: bool = True) -> int:
     for wanted in (port, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -268,7 +282,7 @@ def _free_port(host: str, port: int) -> int:
             except OSError:
                 continue
             found = int(probe.getsockname()[1])
-        if wanted and found != port:
+        if wanted and found != port and said_when_taken:
             complain(f"port {port} is taken; the inbox uses {found}")
         return found
     fail(f"no port is free on {host}")
@@ -316,6 +330,8 @@ def _tell(seconds: float, inbox: bool, flower: bool) -> None:
         lines.append(("sandbox", f"{config.sandbox.mode}: {sandbox_sentence(config.sandbox)}"))
     if flower:
         lines.append(("flower", "http://127.0.0.1:5555/"))
+    for kind in ("intake", "worker", "beat"):
+        lines.append((f"{kind} shows", f"http://{getattr(config.metrics, kind)}/metrics"))
     lines.append(("logs", str(config.state_dir.absolute() / "logs")))
     print(f"mailgate is up ({seconds:.1f} s)")
     for name, value in lines:

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from mailgate.config import shape, terms
+from mailgate.config.metrics import Listen
 from mailgate.model.address import Address
 
 #: What is written in place of a name that the operator chooses.
@@ -153,6 +154,7 @@ _WORDS: dict[Any, str] = {
     bool: "true or false",
     str: "a text",
     Path: "a path",
+    Listen: "an address to listen on such as '127.0.0.1:9464'",
     terms.Rate: "a rate such as '14/s', '100/m', '20/h' or '14/s burst 20'",
     Address: "an address such as 'ann@example.com' or 'Ann Bell <ann@example.com>'",
 }

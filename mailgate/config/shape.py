@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from mailgate.config.breakers import Breakers
 from mailgate.config.dkim import Dkim, Domain
+from mailgate.config.metrics import Metrics
 from mailgate.config.producers import Producer
 from mailgate.config.relays import Relay
 from mailgate.config.rules import Rule
@@ -162,6 +163,7 @@ class Config(Section):
     inbox: Inbox = Inbox()
     studio: Studio = Studio()
     log: Log = Log()
+    metrics: Metrics = Metrics()
 
     @model_validator(mode="before")
     @classmethod

@@ -27,6 +27,8 @@ from mailgate.journal.database import Database, JournalAway
 from mailgate.journal.leases import claimed_by
 from mailgate.journal.settling import Settling
 from mailgate.limits.rules import Limiter
+from mailgate.metrics import families
+from mailgate.metrics.tally import Tally
 from mailgate.model.outcome import Outcome
 from mailgate.model.state import Lane
 
@@ -60,6 +62,7 @@ class Pipeline:
         report: Callable[[Sequence[Ended]], None],
         tell: Callable[[Sequence[Change]], None],
         trouble: Trouble,
+        tally: Tally,
     ) -> None:
         self._config = config
         self._database = database
@@ -73,6 +76,7 @@ class Pipeline:
         self._report = report
         self._tell = tell
         self._trouble = trouble
+        self._tally = tally
         self._open: dict[asyncio.Task[None], Lane] = {}
         self._reserved = kept_for_urgent(config.worker.conversations, config.worker.reserved)
         self._ended: list[Ended] = []
@@ -163,6 +167,7 @@ class Pipeline:
 
     async def _take_alone(self, lanes: Sequence[Lane], counts: Counter[str]) -> Take:
         batch, self._ended = self._ended, []
+        begun = time.monotonic()
         try:
             if self._doubt:
                 await self._give_back(batch)
@@ -184,6 +189,7 @@ class Pipeline:
                 # Whoever began this has been interrupted: nobody else tries again.
                 self._flush_later()
             raise
+        self._tally.observe(families.TURN, (), time.monotonic() - begun)
         self._look_again = moved_on(take, batch, self._database.now())
         told = []
         for ended in batch:
@@ -194,10 +200,13 @@ class Pipeline:
                 told.append(ended)
         if take.turn.expired:
             counts["expired"] += take.turn.expired
+            self._tally.add(families.EXPIRED, (), take.turn.expired)
         if take.turn.suppressed:
             counts["suppressed"] += take.turn.suppressed
+            self._tally.add(families.SUPPRESSED, (), take.turn.suppressed)
         for _, dropped in take.turn.waiting:
             counts["throttled" if dropped else "waiting"] += 1
+            self._tally.add(families.THROTTLED, ("dropped" if dropped else "waits",))
         for taken in take.taken:
             self._claimed.add((taken.claim.recipient_id, taken.claim.token))
             task = asyncio.create_task(self._converse(taken))

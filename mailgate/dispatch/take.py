@@ -25,6 +25,8 @@ from mailgate.journal.queue import Bucket, Candidate, Head, Queue, Turn
 from mailgate.journal.settling import Settlement
 from mailgate.limits.breaker import Subject
 from mailgate.limits.rules import HORIZON, Ask, Grant, Limiter, LimiterAway
+from mailgate.metrics import families
+from mailgate.metrics.tally import Tally
 from mailgate.model.message import Claim
 from mailgate.model.state import Lane
 from mailgate.model.verp import bounce_address
@@ -64,13 +66,20 @@ class Take:
 
 class Taker:
     def __init__(
-        self, database: Database, queue: Queue, limiter: Limiter, config: Config, secret: bytes
+        self,
+        database: Database,
+        queue: Queue,
+        limiter: Limiter,
+        config: Config,
+        secret: bytes,
+        tally: Tally,
     ) -> None:
         self._database = database
         self._queue = queue
         self._limiter = limiter
         self._config = config
         self._secret = secret
+        self._tally = tally
         self._places = Places(self._weight)
         self.gate = Gate(config)
         self.witness = Witness(self.gate)
@@ -239,6 +248,7 @@ class Taker:
         try:
             answers = await self._limiter.reserve(asks, HORIZON)
         except LimiterAway:
+            self._tally.add(families.LIMITER_AWAY)
             # Fail closed: without its store no limit can be kept, so nothing goes.
             for c in candidates:
                 self._close(c.head.bucket, 1.0)
@@ -251,6 +261,7 @@ class Taker:
                     grants[candidate.head.id] = answer
             else:
                 self._close(candidate.head.bucket, answer.wait)
+                self._tally.add(families.REFUSALS, (answer.key.partition(":")[0],))
         return admitted + full, grants
 
     async def _full(self, candidates: Sequence[Candidate]) -> list[Candidate]:

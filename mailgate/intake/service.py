@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -16,6 +17,8 @@ from mailgate.intake.accept import Accept
 from mailgate.intake.door import Delivery, Door, DoorClosed
 from mailgate.journal.arrivals import Stored
 from mailgate.journal.database import JournalAway
+from mailgate.metrics import families
+from mailgate.metrics.tally import Tally
 from mailgate.model.state import Lane
 
 #: How long a door waits for the first delivery before it looks whether to stop (seconds).
@@ -34,6 +37,7 @@ async def serve(
     *,
     batch: int,
     on_ready: Callable[[], None] = lambda: None,
+    tally: Tally | None = None,
 ) -> None:
     """Take in until ``stop`` is set; then what is in hand is finished or handed back.
 
@@ -43,7 +47,8 @@ async def serve(
     for door in doors:
         await door.open()
     on_ready()
-    pumps = [asyncio.create_task(_pump(d, accept(), ring, stop, batch)) for d in doors]
+    tally = tally or Tally()
+    pumps = [asyncio.create_task(_pump(d, accept(), ring, stop, batch, tally)) for d in doors]
     try:
         await asyncio.gather(*pumps)
     finally:
@@ -54,7 +59,12 @@ async def serve(
 
 
 async def _pump(
-    door: Door, accept: Accept, ring: Callable[[Lane], None], stop: asyncio.Event, batch: int
+    door: Door,
+    accept: Accept,
+    ring: Callable[[Lane], None],
+    stop: asyncio.Event,
+    batch: int,
+    tally: Tally,
 ) -> None:
     while not stop.is_set():
         try:
@@ -63,7 +73,8 @@ async def _pump(
             break
         if not deliveries:
             continue
-        stored = await _stored(accept, deliveries, (), stop)
+        begun = time.monotonic()
+        stored = await _stored(accept, deliveries, (), stop, tally)
         if stored is None:
             # Told to stop while the journal was away: the broker keeps them.
             await door.release(deliveries)
@@ -71,6 +82,7 @@ async def _pump(
         # Nobody need wait for the broker to hear that it may forget them.
         for lane in stored.lanes:
             ring(lane)
+        _count(tally, stored, time.monotonic() - begun)
         acknowledged = await door.done(deliveries)
         _log.debug(
             "batch",
@@ -85,7 +97,7 @@ async def _pump(
         # forgotten now and not with the next batch: killed in between, equal messages that
         # come again would be taken for them.
         if acknowledged and stored.unacked:
-            await _stored(accept, (), stored.unacked, stop)
+            await _stored(accept, (), stored.unacked, stop, tally)
 
 
 async def _received(door: Door, batch: int, stop: asyncio.Event) -> Sequence[Delivery]:
@@ -101,7 +113,11 @@ async def _received(door: Door, batch: int, stop: asyncio.Event) -> Sequence[Del
 
 
 async def _stored(
-    accept: Accept, deliveries: Sequence[Delivery], confirmed: Sequence[int], stop: asyncio.Event
+    accept: Accept,
+    deliveries: Sequence[Delivery],
+    confirmed: Sequence[int],
+    stop: asyncio.Event,
+    tally: Tally,
 ) -> Stored | None:
     """Write the batch, however long the journal is away; None when told to stop meanwhile."""
     wait = _AGAIN[0]
@@ -113,12 +129,25 @@ async def _stored(
             if not away:
                 _log.error("the journal is away: intake waits", extra={"error": str(error)})
             away = True
+            tally.set(families.INTAKE_AWAY, (), 1)
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), wait)
             if stop.is_set():
                 return None
             wait = min(wait * 2, _AGAIN[1])
         else:
+            tally.set(families.INTAKE_AWAY, (), 0)
             if away:
                 _log.warning("the journal is back: intake goes on")
             return stored
+
+
+def _count(tally: Tally, stored: Stored, seconds: float) -> None:
+    tally.observe(families.INTAKE_BATCH, (), seconds)
+    for result, number in (
+        ("accepted", stored.accepted),
+        ("repeated", stored.repeated),
+        ("conflict", stored.conflicts),
+        ("parked", stored.parked),
+    ):
+        tally.add(families.DELIVERIES, (result,), number)

@@ -244,6 +244,7 @@ class Cache:
         self.bytes = 0
         self.hits = 0
         self.misses = 0
+        self.evicted = 0
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -269,6 +270,7 @@ class Cache:
             while self.bytes > self._max_bytes or len(self._kept) > self._max_entries:
                 _, (_, freed) = self._kept.popitem(last=False)
                 self.bytes -= freed
+                self.evicted += 1
 
 
 def substitute(chunks: Sequence[str], values: Sequence[str], indices: Sequence[int]) -> str:

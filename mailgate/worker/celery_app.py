@@ -21,6 +21,7 @@ from celery.concurrency import prefork
 from mailgate.config.embedded import complete
 from mailgate.config.load import load, resolve_password
 from mailgate.config.shape import Config
+from mailgate.metrics.board import Board
 from mailgate.model.state import Lane
 from mailgate.worker.doorbell import Doorbell
 from mailgate.worker.loop import Bridge, Delivers
@@ -63,6 +64,8 @@ class _Process:
         self._bridge: Bridge | None = None
         self._doorbell: Doorbell | None = None
         self.given: Config | None = None
+        self.board: Board | None = None
+        self.when_ready: list[Callable[[], None]] = []
         self.factory: Factory = _build_gateway
 
     def bridge(self) -> Bridge:
@@ -101,7 +104,7 @@ def _build_gateway(config: Config, ring: Callable[[Lane], None]) -> Delivers:
         for name, relay in config.relays.items()
         if (password := resolve_password(relay, os.environ, name=name)) is not None
     }
-    return Gateway.from_config(config, ring=ring, passwords=passwords)
+    return Gateway.from_config(config, ring=ring, passwords=passwords, board=_process.board)
 
 
 _process = _Process()
@@ -115,6 +118,16 @@ def install(factory: Factory) -> None:
 def use(config: Config) -> None:
     """Say the configuration, before anything asks for it; else it is loaded at first use."""
     _process.given = config
+
+
+def report_to(board: Board) -> None:
+    """Where this process and its forks hang out their metrics; before the worker starts."""
+    _process.board = board
+
+
+def when_ready(call: Callable[[], None]) -> None:
+    """Have ``call`` called in the worker's main process once its children are started."""
+    _process.when_ready.append(call)
 
 
 def config() -> Config:
@@ -158,6 +171,8 @@ def _worker_is_ready(sender: Any, **_: Any) -> None:
         watch_children(sender.hub, sender.pool)
     else:
         _process.bridge()
+    for call in _process.when_ready:
+        call()
 
 
 @signals.worker_shutting_down.connect(weak=False)

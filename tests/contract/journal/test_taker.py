@@ -13,6 +13,7 @@ from mailgate.dispatch.take import Take, Taker
 from mailgate.journal.arrivals import BucketKey
 from mailgate.journal.permits import JournalLimiter
 from mailgate.limits.rules import Ask, Grant, LimiterAway, Refusal
+from mailgate.metrics.tally import Tally
 from mailgate.model.state import Lane, State
 from mailgate.model.verp import recipient_of
 from tests.contract.journal.rig import Rig, arrival, attempt, settlement
@@ -27,7 +28,7 @@ def taking(journal: Rig) -> Taking:
     def make(limiter: Any = None, rig: Rig = journal, **config: Any) -> Taker:
         whole = Config.model_validate({"relays": RELAYS, **config})
         limiter = limiter or JournalLimiter(rig.database)
-        return Taker(rig.database, rig.queue, limiter, whole, b"secret")
+        return Taker(rig.database, rig.queue, limiter, whole, b"secret", Tally())
 
     return make
 
