@@ -92,8 +92,8 @@ class Stream(Section):
     )
     bypass_throttles: bool = Field(
         False,
-        description="Its mail is too important for throttles: only the hard cap and what a "
-        "message asks for itself count.",
+        description="Its mail is too important for [throttles]: only the stream's own, a hard "
+        "cap and what a message asks for itself count.",
     )
     hard_cap: RateText = Field(
         Rate(100, 3600.0),

@@ -38,16 +38,14 @@ def charges(head: Head, config: Config, secret: bytes) -> tuple[Charge, ...]:
     own: Own | None = tuple(json.loads(head.throttle)) if head.throttle else None
     stream = config.streams.get(head.stream)
     key = partial(charge_key, secret, head.email.casefold())
-    bypassed = (stream is not None and stream.bypass_throttles) or (own is not None and own[4])
+    replaced = own is not None and own[4]
     found: list[Charge] = []
-    if bypassed:
+    for name, rule in _rules(head, stream, config.throttles, replaced):
+        found += _windows(head, name, rule, own[0] if own else "", key)
+    if replaced or (stream is not None and stream.bypass_throttles):
         cap = (stream or Stream()).hard_cap
         name = key("cap", head.stream)
         found.append(Charge(name, cap.limit, _ms(cap.period), "defer", "hard cap"))
-    else:
-        said = own[0] if own else ""
-        for name, rule in _rules(head, stream, config.throttles):
-            found += _windows(head, name, rule, said, key)
     if own is not None:
         said, limit, window, on_limit, _ = own
         if limit is not None and window is not None:
@@ -57,14 +55,17 @@ def charges(head: Head, config: Config, secret: bytes) -> tuple[Charge, ...]:
 
 
 def _rules(
-    head: Head, stream: Stream | None, throttles: Mapping[str, Throttle]
+    head: Head, stream: Stream | None, throttles: Mapping[str, Throttle], replaced: bool
 ) -> Iterator[tuple[str, ThrottleRule]]:
-    """The rules that select this mail, by name; those in a stream share its name."""
+    """The rules that this mail meets, by name; those of a stream share its name."""
+    if replaced:
+        return
     for rule in stream.throttle if stream else ():
         yield f"streams.{head.stream}", rule
-    for name, throttle in throttles.items():
-        if _selects(throttle, head):
-            yield name, throttle
+    if stream is None or not stream.bypass_throttles:
+        for name, throttle in throttles.items():
+            if _selects(throttle, head):
+                yield name, throttle
 
 
 def _selects(rule: Throttle, head: Head) -> bool:

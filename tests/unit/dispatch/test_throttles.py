@@ -135,14 +135,16 @@ def test_all_rules_and_the_messages_own_are_met_together() -> None:
     assert len(keys(found)) == 3
 
 
-def test_a_critical_stream_meets_only_its_hard_cap_and_what_it_asks_for_itself() -> None:
+def test_a_critical_stream_meets_only_its_own_rules_its_hard_cap_and_the_messages() -> None:
+    codes = {"bypass_throttles": True, "hard_cap": "30/h", "throttle": [{"spacing": "1s"}]}
     config = whole(
-        streams={"codes": {"bypass_throttles": True, "hard_cap": "30/h"}},
+        streams={"codes": codes},
         throttles={"all": {"limit": "1/d"}},
     )
     own = ["k", 1, 1000, "drop", False]
     found = charges(head(stream="codes", throttle=own), config, b"s")
     assert [(c.limit, c.window, c.on_limit) for c in found] == [
+        (1, 1000, "defer"),
         (30, HOUR, "defer"),
         (1, 1000, "drop"),
     ]
