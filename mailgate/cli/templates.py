@@ -56,43 +56,37 @@ def list_templates(as_json: JsonOption = False) -> None:
 @app.command()
 def check(
     names: Annotated[list[str] | None, typer.Argument(help="All when none is named.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings are faults, too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Load every template and prove the fast path equal on every fixture; exit 1 on findings."""
-    from mailgate.render.errors import RenderError
+    """Read and try templates as a careful reader would; exit 1 when a fault is found.
+
+    Each fixture is rendered in each language, the fast way and in full, and the two are
+    compared. Faults are what would be wrong or is refused; warnings are for you to judge.
+    """
+    from mailgate.render.findings import Finding, findings
     from mailgate.render.renderer import Renderer
-    from mailgate.render.template import Broken
 
     catalogue = _catalogue()
     renderer = Renderer(catalogue)
-    findings: list[dict[str, str]] = []
-
-    def note(template: str, where: str, finding: str) -> None:
-        findings.append({"template": template, "where": where, "finding": finding})
-
+    found: list[tuple[str, Finding]] = []
     for name in names or catalogue.names():
-        found = catalogue.get(name)
-        if found is None:
-            note(name, "", "there is no such template")
-        elif isinstance(found, Broken):
-            note(name, "", found.error)
-        else:
-            for fixture, data in found.fixtures.items():
-                for fault in found.faults(data):
-                    note(name, f"fixtures/{fixture}.json", f"{fault.field}: {fault.rule}")
-                for locale in found.locales:
-                    try:
-                        for difference in renderer.prove(name, data, locale):
-                            note(name, f"{fixture} in {locale}", difference)
-                    except RenderError as error:
-                        note(name, f"{fixture} in {locale}", error.message)
+        if catalogue.get(name) is None:
+            fail(f"there is no template {name}", 2)
+        found += [(name, finding) for finding in findings(renderer, name)]
+    faults = [f for _, f in found if strict or f.level == "error"]
     if as_json:
-        show_json({"items": findings})
+        items = [
+            {"template": name, "level": f.level, "file": f.file, "line": f.line, "rule": f.rule}
+            for name, f in found
+        ]
+        show_json({"items": items})
     else:
-        for f in findings:
-            complain(f"{f['template']} {f['where']}: {f['finding']}")
-        print(f"{len(names or catalogue.names())} templates, {len(findings)} findings")
-    if findings:
+        for _, f in found:
+            complain(f"{f.level}: {f}")
+        count = len(names or catalogue.names())
+        print(f"{count} templates, {len(faults)} faults, {len(found) - len(faults)} warnings")
+    if faults:
         raise typer.Exit(1)
 
 

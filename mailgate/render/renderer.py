@@ -248,7 +248,8 @@ class Renderer:
             full = self._full(variant, context)
             if not self._proof.holds(variant.html, entry.html(values), full):
                 entry = skeleton.Whole("the filled skeleton differs from the full rendering")
-        self.cache.put(key, entry, weight)
+        own = weight + sum(len(values[i]) for i in indices) if indices else 0
+        self.cache.put(key, entry, own)
         return entry
 
     def _full(self, variant: Variant, context: Mapping[str, Any]) -> str:

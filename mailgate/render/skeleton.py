@@ -17,8 +17,8 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lxml import etree
@@ -161,7 +161,8 @@ def compile_skeleton(skeleton: str, count: int) -> Entry:
     text_parts = _TOKEN.split(settled)
     plain = text.OPEN not in settled
     text_pieces = tuple(text_parts[::2])
-    weight = 2 * sum(map(len, pieces)) + 2 * len(settled) + 200 * len(order) + 500
+    # What no other shape shares: the slots, and a reference to each piece.
+    weight = 120 * len(order) + 500
     return Plan(
         slots=tuple((number, places[number]) for number in order),
         pieces=pieces,
@@ -232,14 +233,18 @@ def _classify(skeleton: str) -> tuple[dict[int, int], set[int]]:
 
 
 class Cache:
-    """Entries by shape, least recently used out first, bounded by weight and number.
+    """Entries by shape, least recently used out first, bounded by bytes and number.
 
+    Shapes of one template are mostly made of the same pieces, which are kept once: a
+    thousand of them cost little more than a hundred. ``bytes`` counts pieces once, too.
     Safe under threads; two that miss together both compile, to the same end.
     """
 
-    def __init__(self, max_bytes: int, max_entries: int = 4096) -> None:
+    def __init__(self, max_bytes: int, max_entries: int = 16_384) -> None:
         self._max_bytes, self._max_entries = max_bytes, max_entries
         self._kept: OrderedDict[Any, tuple[Entry, int]] = OrderedDict()
+        # Each piece with the number of places that hold it.
+        self._pieces: dict[str, tuple[str, int]] = {}
         self._lock = threading.Lock()
         self.bytes = 0
         self.hits = 0
@@ -260,17 +265,69 @@ class Cache:
             return found[0]
 
     def put(self, key: Any, entry: Entry, weight: int) -> None:
-        weight += entry.weight if isinstance(entry, Plan) else 200
-        if weight > self._max_bytes:
+        """Keep ``entry``; ``weight`` is what its key costs."""
+        if weight + sum(map(len, _strings(key, entry))) > self._max_bytes:
             return
         with self._lock:
-            old = self._kept.pop(key, None)
-            self.bytes += weight - (old[1] if old else 0)
+            if key in self._kept:
+                self._drop(key)
+            if isinstance(key, tuple):
+                key = tuple(self._keep(part) if isinstance(part, str) else part for part in key)
+                weight += 8 * len(key)
+            if isinstance(entry, Plan):
+                entry = self._shared(entry)
+                weight += entry.weight
+            weight += 200
+            self.bytes += weight
             self._kept[key] = (entry, weight)
             while self.bytes > self._max_bytes or len(self._kept) > self._max_entries:
-                _, (_, freed) = self._kept.popitem(last=False)
-                self.bytes -= freed
+                self._drop(next(iter(self._kept)))
                 self.evicted += 1
+
+    def _shared(self, plan: Plan) -> Plan:
+        def keep(pieces: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(self._keep(piece) for piece in pieces)
+
+        return replace(
+            plan,
+            pieces=keep(plan.pieces),
+            wire=keep(plan.wire),
+            text_pieces=keep(plan.text_pieces),
+            text_wire=None if plan.text_wire is None else keep(plan.text_wire),
+        )
+
+    def _keep(self, piece: str) -> str:
+        kept, places = self._pieces.get(piece, (piece, 0))
+        self._pieces[piece] = (kept, places + 1)
+        if not places:
+            self.bytes += _size(kept)
+        return kept
+
+    def _drop(self, key: Any) -> None:
+        entry, weight = self._kept.pop(key)
+        self.bytes -= weight
+        for piece in _strings(key, entry):
+            kept, places = self._pieces.pop(piece)
+            if places > 1:
+                self._pieces[piece] = (kept, places - 1)
+            else:
+                self.bytes -= _size(kept)
+
+
+def _strings(key: Any, entry: Entry) -> Iterator[str]:
+    """Every text that an entry and its key consist of."""
+    if isinstance(key, tuple):
+        yield from (part for part in key if isinstance(part, str))
+    if isinstance(entry, Plan):
+        yield from entry.pieces
+        yield from entry.wire
+        yield from entry.text_pieces
+        yield from entry.text_wire or ()
+
+
+def _size(piece: str) -> int:
+    """Bytes of a text and of what keeps it, about."""
+    return len(piece) * (1 if piece.isascii() else 2) + 200
 
 
 def substitute(chunks: Sequence[str], values: Sequence[str], indices: Sequence[int]) -> str:

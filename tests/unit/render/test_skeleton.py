@@ -320,6 +320,26 @@ def test_the_cache_is_bounded_by_bytes_and_entries() -> None:
     assert cache.bytes == sum(weight for _, weight in cache._kept.values())
 
 
+def test_shapes_share_their_pieces() -> None:
+    def plan(count: int) -> Plan:
+        # Texts of their own, as each compilation makes them.
+        pieces = ("".join(["<html>", "x" * 10_000]), *["".join(["<li>", "y" * 1000])] * count)
+        return Plan((), pieces, pieces, (), (), None)
+
+    cache = Cache(10**6, max_entries=50)
+    cache.put(("a", "b" * 5000), plan(1), 0)
+    one = cache.bytes
+    assert 16_000 < one < 18_500
+    for count in range(2, 51):
+        cache.put(("a", "".join(["b"] * 5000), str(count)), plan(count), 0)
+    assert len(cache) == 50
+    assert cache.bytes < 3 * one + 50 * 500
+    for number in range(60):
+        cache.put(number, Whole(""), 0)
+    assert cache.bytes == 200 * 50
+    assert cache._pieces == {}
+
+
 def test_the_least_recently_used_shape_goes_first() -> None:
     cache = Cache(10**6, max_entries=2)
     cache.put("a", Whole(""), 1)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from mailgate.render.findings import Finding, broken
 from mailgate.render.template import Broken
-from mailgate.studio.findings import Finding, broken
 
 
 @pytest.mark.parametrize(
