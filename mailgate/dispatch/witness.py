@@ -42,7 +42,7 @@ class Witness:
         pace = 0.0
         if outcome.kind is not Kind.SENT and outcome.scope not in _HARMLESS:
             self.uneasy = True
-        if outcome.kind is Kind.SENT:
+        if outcome.kind is Kind.SENT and not outcome.aside:
             self._pulse.beat(claim.relay, domain, clock)
             if self._gate.quiet and not probes:
                 return ()
