@@ -32,7 +32,7 @@ def tree(name: str, directory: Path) -> Path:
         return source
     copy = directory.parent / f"{name}-files"
     if not copy.exists():
-        shutil.copytree(source / "usr", copy / "usr", symlinks=True)
+        shutil.copytree(source, copy, symlinks=True)
     return copy
 
 

@@ -276,6 +276,58 @@ def test_display_names_are_written_as_the_rfc_has_them(
     assert first == f"From: {written + ' <s@example.com>' if written else 's@example.com'}"
 
 
+#: What breaks in other people's mail: (display name, subject, file name).
+HARD = {
+    "comma": ("Bell, Ann", "Invoice, 3 May", "a, b.pdf"),
+    "quotes": ('Ann "Boss" Bell', 'The "final" one', "the 'final' one.pdf"),
+    "comma and accent": ("Österreich, GmbH", "Übersicht, März", "Übersicht, März.pdf"),
+    "emoji": ("Ann 👩‍👩‍👧 Bell", "🎉 Welcome 👋🏽", "🎉.png"),
+    "right to left": ("أحمد بن علي", "شكرا لك على طلبك رقم 12", "فاتورة 12.pdf"),
+    "hebrew": ("דנה כהן", "ההזמנה שלך (42) נשלחה", "קבלה.pdf"),
+    "chinese": ("王小明", "您的订单已发货", "发票 2026年5月.pdf"),
+    "long": ("名" * 60, "Subject " * 60 + "ende", "文件" * 60 + ".pdf"),
+    "long and beyond ascii": (
+        "Zoë " * 30 + "!",
+        "naïve café 你好 😀 " * 25 + "!",
+        "é" * 150 + ".pdf",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_two_parsers_read_back_what_breaks_elsewhere(letter: Make, name: str) -> None:
+    """The standard library's and a Rust one: whom, what about, which file, where to leave."""
+    person, subject, filename = HARD[name]
+    url = "https://example.com/unsubscribe?token=" + "a1B2-_" * 50
+    raw = RENDERER.render(
+        letter(
+            sender=Address("shop@example.com", person),
+            to=(Address("ann@example.org", person), Address("bob@example.org", "Bob")),
+            subject=subject,
+            attachments=(Attachment(filename, "application/pdf", b"%PDF"),),
+            unsubscribe=Unsubscribe(url),
+        )
+    )
+    message = parsed(raw)
+    assert message["Subject"] == subject
+    assert [a.addr_spec for a in message["To"].addresses] == ["ann@example.org", "bob@example.org"]
+    assert message["List-Unsubscribe"] == f"<{url}>"
+    (file,) = message.iter_attachments()
+    assert (file.get_filename(), file.get_content()) == (filename, b"%PDF")
+
+    fast = fast_mail_parser.parse_email(raw)
+    assert fast.warnings == []
+    assert fast.subject == subject
+    assert fast.from_ is not None
+    assert (fast.from_.display_name, fast.from_.address) == (person, "shop@example.com")
+    assert [(a.display_name, a.address) for a in fast.to] == [
+        (person, "ann@example.org"),
+        ("Bob", "bob@example.org"),
+    ]
+    assert fast.headers["List-Unsubscribe"] == [f"<{url}>"]
+    assert [(a.filename, bytes(a.content)) for a in fast.attachments] == [(filename, b"%PDF")]
+
+
 def test_many_recipients_are_folded(letter: Make) -> None:
     people = tuple(
         Address(f"person{i}@example.org", f"Person Nr. {i}, é" * (i % 3)) for i in range(50)
