@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -21,7 +22,7 @@ import psycopg
 import pytest
 import redis
 
-from tests.servers import Daemon, Postgres, ServerFailed, Sink, Valkey, Vhost
+from tests.servers import Daemon, Exim, Postfix, Postgres, ServerFailed, Sink, Valkey, Vhost
 
 
 @pytest.mark.parametrize("way", ["url", "socket_url"])
@@ -147,6 +148,45 @@ def test_the_sink_refuses_as_told(smtp_sink: Callable[..., Sink]) -> None:
     with pytest.raises(smtplib.SMTPRecipientsRefused, match="Greylisted"):
         _send(sink, "one")
     assert sink.mails() == []
+
+
+_OPEN = {"smtpd_recipient_restrictions": "permit_mynetworks, reject"}
+_TAKE_ALL = "check_mail:\n  accept\ncheck_rcpt:\n  accept\ncheck_data:\n  accept\n"
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        lambda directory: Postfix(directory, {"open": _OPEN}),
+        lambda directory: Exim(directory, acl=_TAKE_ALL),
+    ],
+    ids=["postfix", "exim"],
+)
+def test_a_mail_server_is_never_root_and_leaves_nothing_behind(
+    server_directory: Path, start: Callable[[Path], Postfix | Exim]
+) -> None:
+    directory = Path(tempfile.mkdtemp(prefix="alone-", dir=server_directory))
+    directory.chmod(0o711)
+    server = start(directory / "server")
+    try:
+        running = _those_of(directory)
+        assert running
+        assert 0 not in {Path(f"/proc/{pid}").stat().st_uid for pid in running}
+    finally:
+        server.stop()
+    assert _those_of(directory) == []
+
+
+def _those_of(directory: Path) -> list[int]:
+    """The servers' processes that have the directory in their command or environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            said = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+            keeper = b"keeper.py" in said.partition(b"\0-S\0")[2][:200]
+            if str(directory).encode() in said and not keeper:
+                found.append(int(process.name))
+    return found
 
 
 def test_a_server_that_does_not_start_shows_its_log(tmp_path: Path) -> None:

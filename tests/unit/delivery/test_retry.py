@@ -228,14 +228,17 @@ def round_of(said: dict[str, Outcome]) -> list[tuple[str, Settlement]]:
     return steps
 
 
-@pytest.mark.parametrize("outcome", [TOO_LARGE, SAID_SO])
+AT_THE_END = outcomes.failed(Phase.DOT, Reply(552, "5.3.4 too big", "5.3.4"), "too_large")
+
+
+@pytest.mark.parametrize("outcome", [TOO_LARGE, SAID_SO, AT_THE_END])
 def test_a_message_too_large_for_one_relay_goes_to_the_next_at_once(outcome: Outcome) -> None:
     s = after(outcome)
     assert (s.due_at, s.error_class) == (NOW, "too_large")
     assert s.bucket == BucketKey(Lane.BULK, "p", ("b", "c"), "d.example")
     assert s.note == f"a: {outcome.reply}"
     # A look at what the relay offers is no attempt; an answer from it is one.
-    said = outcome is SAID_SO
+    said = outcome is not TOO_LARGE
     assert s.path == ((State.DEFERRED,) if said else (State.QUEUED,))
     assert (s.attempt is not None, s.stored is not None) == (said, said)
 
