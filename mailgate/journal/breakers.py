@@ -193,14 +193,15 @@ class Book:
         self.before: dict[Subject, Record] = {}
         self.records: dict[Subject, Record] = {}
 
-    def bars(self, relay: str, domain: str, sender: str) -> bool:
-        """Whether this turn finds it open: it was chosen before that was known."""
+    def bars(self, relay: str, domain: str, sender: str, probes: Sequence[Subject]) -> bool:
+        """Whether this turn finds it open, beyond what it is to probe: it was chosen before."""
         whose = (
             Subject(Kind.RELAY, relay),
             Subject(Kind.DOMAIN, relay, domain),
             Subject(Kind.SENDER, relay, sender),
         )
-        return any(who in self.records and self.records[who].open for who in whose)
+        barred = {who for who in whose if who in self.records and self.records[who].open}
+        return not barred <= set(probes)
 
     def probes(self, wanted: Sequence[Probe]) -> set[int]:
         """Which of ``wanted`` may go: those whose subjects are closed by now, or theirs to probe.

@@ -296,7 +296,7 @@ class Queue:
             candidates = [
                 c
                 for c in candidates
-                if c.probes or not book.bars(c.relay, c.head.domain, c.head.sender)
+                if not book.bars(c.relay, c.head.domain, c.head.sender, c.probes)
             ]
         stopped, turn.suppressed = self._stopped(connection, candidates, now)
         candidates = [c for c in candidates if c.head.id not in stopped]

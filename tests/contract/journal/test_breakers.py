@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,12 +18,14 @@ from mailgate.dispatch.lanes import ORDER
 from mailgate.dispatch.take import Take, Taker
 from mailgate.journal import pauses
 from mailgate.journal.arrivals import BucketKey
+from mailgate.journal.asides import MOST
 from mailgate.journal.breakers import Breakers, Probe
 from mailgate.journal.pauses import What
 from mailgate.journal.permits import JournalLimiter
 from mailgate.journal.queue import Candidate, Head, Turn
 from mailgate.journal.surgery import Act
 from mailgate.limits.breaker import Kind, Record, Sign, Signal, Subject
+from mailgate.metrics.tally import Tally
 from mailgate.model.message import Claim
 from mailgate.model.state import Lane, State
 from tests.contract.journal.rig import Rig, arrival, settlement
@@ -38,7 +41,8 @@ ACT = Act("ann@desk", "pause", "maintenance")
 def taker(rig: Rig, **config: Any) -> Taker:
     relays = {"first": {"host": "a.example"}, "second": {"host": "b.example"}}
     whole = Config.model_validate({"relays": relays, **config})
-    return Taker(rig.database, rig.queue, JournalLimiter(rig.database), whole, b"secret")
+    limiter = JournalLimiter(rig.database)
+    return Taker(rig.database, rig.queue, limiter, whole, b"secret", Tally())
 
 
 async def take(one: Taker, lease: int, *done: Any, want: int = 10, **how: Any) -> Take:
@@ -168,6 +172,14 @@ async def test_waiting_for_a_breaker_ends_when_its_time_is_over(journal: Rig) ->
     assert journal.row(dated).error_class == "expired"
     assert (journal.row(code).state, journal.row(code).error_class) == ("expired", "gave_up")
     assert journal.row(other).state == "queued"
+
+
+async def test_what_opens_in_a_turn_holds_back_what_the_turn_had_chosen(journal: Rig) -> None:
+    journal.add(3, bucket=ONE)
+    one, lease = taker(journal), journal.lease()
+    [taken] = (await take(one, lease, want=1)).taken
+    found = await take(one, lease, told(taken.claim, LOGIN))
+    assert ([c.opened for c in found.turn.changes], found.taken) == ([True], [])
 
 
 # --- the probe --------------------------------------------------------------------------------
@@ -308,6 +320,25 @@ async def test_what_cannot_go_stands_before_nobody(journal: Rig, what: str) -> N
     # From now on their bucket is not even looked into.
     last = await take(one, lease, want=5)
     assert (last.taken, last.turn.aside) == ([], 0)
+
+
+async def test_workers_put_aside_together_and_the_one_behind_thousands_goes(
+    journal: Rig, processes: Callable[[], Rig]
+) -> None:
+    """In as many turns as the thousands take; bench figures are in the architecture."""
+    many = [arrival(f"s{n}", f"s{n}@sick.example", bucket=ONE) for n in range(MOST * 2 + 100)]
+    journal.store(*many)
+    journal.add(1, "well", bucket=ONE)
+    sick(journal, Subject(Kind.DOMAIN, "first", "sick.example"))
+    workers = [(taker(rig), rig.lease()) for rig in (journal, processes())]
+    moved = 0
+    for _ in range(4):
+        done = await asyncio.gather(*(take(*worker, want=5) for worker in workers))
+        moved += sum(d.turn.aside for d in done)
+        if any(d.taken for d in done):
+            break
+    assert [x for d in done for x in locals_of(d)] == ["well0"]
+    assert moved == len(many)
 
 
 async def test_a_destination_that_is_open_at_one_relay_goes_by_the_other(journal: Rig) -> None:
