@@ -16,7 +16,6 @@ from typing import NoReturn
 from mailgate.config.relays import Secret
 from mailgate.config.sandbox import VIEWER
 from mailgate.config.shape import Config
-from mailgate.config.terms import Rate
 from mailgate.config.urls import is_redis
 from mailgate.delivery.conversation import Gate, Marker
 from mailgate.delivery.lease import ProcessLease
@@ -30,6 +29,7 @@ from mailgate.journal.database import Database, JournalAway
 from mailgate.journal.facts import hmac_key
 from mailgate.journal.permits import JournalLimiter
 from mailgate.journal.queue import Queue, quiet_since
+from mailgate.limits.policy import Policy
 from mailgate.limits.redis import RedisLimiter
 from mailgate.limits.rules import Limiter
 from mailgate.metrics import families
@@ -334,16 +334,11 @@ def open_limiter(config: Config, database: Database) -> Limiter:
         return JournalLimiter(database)
 
     async def nothing_given() -> bool:
-        longest = max((rate.period for rate in _rates(config)), default=0.0)
+        longest = max((rate.period for _, rate in Policy(config).rates()), default=0.0)
         since = database.now() - int(longest * 1000) - 1000
         return await database.read(lambda c: quiet_since(c, since))
 
     return RedisLimiter(url, nothing_given=nothing_given)
-
-
-def _rates(config: Config) -> list[Rate]:
-    rates = [config.limits.total, *(relay.rate for relay in config.relays.values())]
-    return [rate for rate in rates if rate is not None]
 
 
 def limiter_url(config: Config) -> str:

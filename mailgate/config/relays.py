@@ -11,6 +11,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from mailgate.config.limits import DomainLimit, DomainName
 from mailgate.config.terms import Duration, Host, IpAddress, RateText, Section, refuse
 
 #: A relay's password, or what gives the token of the moment: asked for every login, in a
@@ -54,6 +55,9 @@ class Relay(Section):
     dot_timeout: Duration = Field(600.0, description="Wait for the reply to the final dot.")
     rate: RateText | None = Field(
         None, description="Most attempts over all worker processes together."
+    )
+    domains: dict[DomainName, DomainLimit] = Field(
+        default_factory=dict, description="What this relay may send to one destination domain."
     )
 
     @model_validator(mode="after")

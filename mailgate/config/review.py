@@ -108,9 +108,14 @@ def _relays(config: Config) -> list[str]:
 
 
 def _limits(config: Config) -> list[str]:
-    rated = [f"relays.{name}.rate" for name, relay in config.relays.items() if relay.rate]
-    if config.limits.total is not None:
-        rated.append("limits.global")
+    limits = config.limits
+    rated = ["limits.global"] if limits.total is not None else []
+    rated += [f"limits.producer.{name}" for name in limits.producer]
+    rated += [f"limits.sender.'{name}'" for name in limits.sender]
+    rated += [f"limits.domain.'{name}'" for name, at in limits.domain.items() if at.rate]
+    for name, relay in config.relays.items():
+        rated += [f"relays.{name}.rate"] if relay.rate is not None else []
+        rated += [f"relays.{name}.domains.'{d}'" for d, at in relay.domains.items() if at.rate]
     broker = config.broker.url
     if rated and config.limiter.url is None and broker and not urls.is_redis(broker):
         return [

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from mailgate.config.breakers import Breakers
 from mailgate.config.dkim import Dkim, Domain
+from mailgate.config.limits import Limits
 from mailgate.config.metrics import Metrics
 from mailgate.config.producers import Producer
 from mailgate.config.relays import Relay
@@ -24,7 +25,6 @@ from mailgate.config.terms import (
     Duration,
     Host,
     Name,
-    RateText,
     Receivers,
     Section,
     refuse,
@@ -68,14 +68,6 @@ class Templates(Section):
     path: tuple[Path, ...] = Field(
         (), description="Template roots, first wins; the built-in catalogue comes last."
     )
-
-
-class Limits(Section):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", arbitrary_types_allowed=True, populate_by_name=True
-    )
-
-    total: RateText | None = Field(None, alias="global", description="All mail together.")
 
 
 class Worker(Section):

@@ -276,9 +276,8 @@ class Pipeline:
         slot = self._lease.spool.take(claim.recipient_id, claim.token)
         marks = Marks(self._lease, slot)
         permit = None
-        if taken.grant is not None:
-            ask = self._taker.ask(claim.relay, claim.address.domain)
-            permit = Permit(taken.grant, ask, self._limiter)
+        if taken.permit is not None:
+            permit = Permit(taken.permit.grant, taken.permit.ask, self._limiter)
         outcome, content = await converse(
             claim,
             permit,

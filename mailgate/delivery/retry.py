@@ -7,6 +7,7 @@ pure functions of claim, outcome, configuration, time and randomness.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from mailgate.config.streams import Backoff, Stream
 from mailgate.config.suppressions import Suppressions
@@ -109,12 +110,12 @@ def settle(
             waiting = State.DEFERRED if attempt else State.QUEUED
             route = _failover(outcome, bucket, preferred)
             if route is not None:
-                moved = BucketKey(bucket.lane, bucket.producer, route, bucket.domain)
+                moved = replace(bucket, route=route)
             else:
                 due = now + _ms(_wait(claim, outcome, stream, random))
                 if bucket.route != tuple(preferred) and preferred:
                     # Every relay had its turn: begin with the first again.
-                    moved = BucketKey(bucket.lane, bucket.producer, tuple(preferred), bucket.domain)
+                    moved = replace(bucket, route=tuple(preferred))
             over = _over(claim, stream, due)
             if outcome.kind is Kind.FAIL:
                 note = f"{claim.relay}: {outcome.reply}"[:REPLY_CAP]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from mailgate.config.shape import Config
 from mailgate.config.terms import Rate
 from mailgate.journal.arrivals import BucketKey
-from mailgate.journal.asides import By, label, meant
+from mailgate.journal.asides import By, meant
 from mailgate.journal.breakers import Change, Health
 from mailgate.journal.queue import Head
 from mailgate.limits.breaker import Kind, Subject, rate
@@ -66,19 +66,17 @@ class Gate:
         common = meant(key.domain)
         if self._stopped(("all", ""), ("lane", key.lane.value), ("producer", key.producer)):
             return True
-        if common is not None and self._stopped((common[0].value, common[1])):
+        if self._stopped(*((by.value, name) for by, name in common)):
             return True
         relays = [name for name in key.route if name in self._config.relays]
         return bool(relays) and all(self._closed(relay, common, now) for relay in relays)
 
-    def _closed(self, relay: str, common: tuple[By, str] | None, now: int) -> bool:
+    def _closed(self, relay: str, common: Iterable[tuple[By, str]], now: int) -> bool:
         if self._stopped(("relay", relay)):
             return True
         whose = [Subject(Kind.RELAY, relay)]
-        if common is not None and common[0] is By.DOMAIN:
-            whose.append(Subject(Kind.DOMAIN, relay, common[1]))
-        elif common is not None and common[0] is By.SENDER:
-            whose.append(Subject(Kind.SENDER, relay, common[1]))
+        kinds = {By.DOMAIN: Kind.DOMAIN, By.SENDER: Kind.SENDER}
+        whose += [Subject(kinds[by], relay, name) for by, name in common if by in kinds]
         return any(self._blocked(who, now, frozenset()) for who in whose)
 
     # --- one head --------------------------------------------------------------------
@@ -121,7 +119,7 @@ class Gate:
                 elif blame is None and bars[0] == who:
                     blame = (By.SENDER, head.sender)
                 continue
-            if self._slow(there, now) is not None and head.bucket.key.domain != head.domain:
+            if self._slow(there, now) is not None and not _apart(head, By.DOMAIN, head.domain):
                 # Its limit would close a bucket that others wait in.
                 return _aside(head, By.DOMAIN, head.domain)
             probes = tuple(s for s in asked if s in self._health and self._health[s].record.open)
@@ -161,7 +159,10 @@ class Gate:
         return rate(health.record, self._config.breakers, now) if health else None
 
 
+def _apart(head: Head, by: By, name: str) -> bool:
+    """Whether it waits with none but those like it."""
+    return (by, name) in meant(head.bucket.key.domain)
+
+
 def _aside(head: Head, by: By, name: str) -> Way:
-    if head.bucket.key.domain == label(by, name):
-        return Way()
-    return Way(aside=(by, name))
+    return Way() if _apart(head, by, name) else Way(aside=(by, name))

@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
 
 from mailgate.config.shape import Config
 from mailgate.dispatch.gate import Gate, Way
@@ -19,11 +20,13 @@ from mailgate.dispatch.throttles import charges
 from mailgate.dispatch.witness import Witness
 from mailgate.journal import pauses
 from mailgate.journal.arrivals import BucketKey
+from mailgate.journal.asides import Aside, By
 from mailgate.journal.breakers import Breakers
 from mailgate.journal.database import Connection, Database
 from mailgate.journal.queue import Bucket, Candidate, Head, Queue, Turn
 from mailgate.journal.settling import Settlement
 from mailgate.limits.breaker import Subject
+from mailgate.limits.policy import Policy
 from mailgate.limits.rules import HORIZON, Ask, Grant, Limiter, LimiterAway
 from mailgate.metrics import families
 from mailgate.metrics.tally import Tally
@@ -39,13 +42,20 @@ SWEEP = 15.0
 OVER = 500
 
 
+class Admitted(NamedTuple):
+    """A permit, and what was asked for it."""
+
+    grant: Grant
+    ask: Ask
+
+
 @dataclass(frozen=True, slots=True)
 class Taken:
     """A claim with the bucket it came from and, when it is paced, its permit."""
 
     claim: Claim
     bucket: BucketKey
-    grant: Grant | None
+    permit: Admitted | None
     alone: bool = False
     #: What it is the one probe of.
     probes: tuple[Subject, ...] = ()
@@ -81,6 +91,7 @@ class Taker:
         self._secret = secret
         self._tally = tally
         self._places = Places(self._weight)
+        self._policy = Policy(config)
         self.gate = Gate(config)
         self.witness = Witness(self.gate)
         self._breakers = Breakers(database, config.breakers, random.random)
@@ -119,11 +130,13 @@ class Taker:
         ways = self.gate.ways([*suspects, *(h for _, heads in found for h in heads)], now)
         fresh, moves = going(found, ways), asides(found, ways)
         able = [h for h in suspects if ways[h.id].relay]
-        candidates, grants = await self._admit(able[:1] if not busy else [], ways)
+        candidates, permits, _ = await self._admit(able[:1] if not busy else [], ways)
         alone = bool(candidates)
         if not alone:
             # Also when the suspect may not go now: it holds nobody up.
-            candidates, grants = await self._admit(self._places.pick(fresh, want, kept), ways)
+            heads = self._places.pick(fresh, want, kept)
+            candidates, permits, limited = await self._admit(heads, ways)
+            moves = list(dict.fromkeys([*moves, *limited]))
         if not (settlements or candidates or expired or moves):
             return Take(Turn(), again_in=self._reopens(), suspects=bool(able))
         lot = tuple(settlements)
@@ -148,7 +161,7 @@ class Taker:
             Taken(
                 self._addressed(claim),
                 by_id[claim.recipient_id].head.bucket.key,
-                grants.get(claim.recipient_id),
+                permits.get(claim.recipient_id),
                 alone=alone,
                 probes=by_id[claim.recipient_id].probes,
             )
@@ -224,9 +237,12 @@ class Taker:
 
     async def _admit(
         self, heads: Sequence[Head], ways: Mapping[int, Way]
-    ) -> tuple[list[Candidate], dict[int, Grant]]:
-        """The candidates that every limit admits, with the permits of the paced ones."""
-        grants: dict[int, Grant] = {}
+    ) -> tuple[list[Candidate], dict[int, Admitted], list[Aside]]:
+        """The candidates that every limit admits, with the permits of the paced ones.
+
+        And what has to be put aside: those whom a limit refuses that is not of all with
+        whom they wait.
+        """
         candidates = [
             Candidate(
                 h,
@@ -236,15 +252,15 @@ class Taker:
             )
             for h in heads
         ]
-        asks = [self.ask(c.relay, c.head.domain) for c in candidates]
+        asks = [self._ask(c) for c in candidates]
         if not any(ask.keys for ask in asks):
-            return candidates, grants
+            return candidates, {}, []
         full = await self._full(candidates)
         if full:
             # Only moved on: who cannot go takes no permit from those who can.
             ids = {c.head.id for c in full}
             candidates = [c for c in candidates if c.head.id not in ids]
-            asks = [self.ask(c.relay, c.head.domain) for c in candidates]
+            asks = [self._ask(c) for c in candidates]
         try:
             answers = await self._limiter.reserve(asks, HORIZON)
         except LimiterAway:
@@ -252,17 +268,24 @@ class Taker:
             # Fail closed: without its store no limit can be kept, so nothing goes.
             for c in candidates:
                 self._close(c.head.bucket, 1.0)
-            return full, grants
+            return full, {}, []
+        permits: dict[int, Admitted] = {}
         admitted = []
+        moves: list[Aside] = []
         for candidate, ask, answer in zip(candidates, asks, answers, strict=True):
+            head = candidate.head
             if isinstance(answer, Grant):
                 admitted.append(candidate)
                 if ask.keys:
-                    grants[candidate.head.id] = answer
+                    permits[head.id] = Admitted(answer, ask)
+                continue
+            self._tally.add(families.REFUSALS, (answer.key.partition(":")[0],))
+            aside = _limited(head, self._policy.separating(answer.key))
+            if aside is None:
+                self._close(head.bucket, answer.wait)
             else:
-                self._close(candidate.head.bucket, answer.wait)
-                self._tally.add(families.REFUSALS, (answer.key.partition(":")[0],))
-        return admitted + full, grants
+                moves.append(aside)
+        return admitted + full, permits, moves
 
     async def _full(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Those of ``candidates`` that a throttle has no room for now."""
@@ -271,16 +294,13 @@ class Taker:
         ids = await self._database.read(lambda c: self._queue.full(c, candidates))
         return [replace(c, full=True) for c in candidates if c.head.id in ids]
 
-    def ask(self, relay: str, domain: str) -> Ask:
-        """The limits that a conversation with ``relay`` about ``domain`` is admitted by."""
-        keys = []
-        if self._config.limits.total is not None:
-            keys.append(("global", self._config.limits.total))
-        rate = self._config.relays[relay].rate
-        if rate is not None:
-            keys.append((f"relay:{relay}", rate))
-        keys += self.gate.limits(relay, domain, self._database.now())
-        return Ask(tuple(keys))
+    def _ask(self, candidate: Candidate) -> Ask:
+        """The limits that an attempt is admitted by: the configured, and the slowed ones."""
+        head, relay = candidate.head, candidate.relay
+        domain, sender = self._policy.destination(head.domain), self._policy.identity(head.sender)
+        ask = self._policy.ask(relay, domain, head.producer, sender, not head.tried)
+        slow = self.gate.limits(relay, head.domain, self._database.now())
+        return Ask((*ask.keys, *slow)) if slow else ask
 
     def _close(self, bucket: Bucket, wait: float) -> None:
         until = time.monotonic() + wait
@@ -290,3 +310,13 @@ class Taker:
         clock = time.monotonic()
         self._closed = {b: t for b, t in self._closed.items() if t > clock}
         return min(self._closed.values()) - clock if self._closed else None
+
+
+def _limited(head: Head, by: Literal["domain", "sender"] | None) -> Aside | None:
+    """How to put aside a head that a limit of its destination or sender refused."""
+    if by is None:
+        return None
+    aside = Aside(
+        head.bucket.id, head.bucket.key, By(by), head.domain if by == "domain" else head.sender
+    )
+    return None if aside.there == head.bucket.key else aside

@@ -11,6 +11,7 @@ import itertools
 import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any, Protocol
@@ -30,7 +31,9 @@ from mailgate.journal.arrivals import (
     NewRecipient,
     Stored,
 )
+from mailgate.journal.asides import By, labelled
 from mailgate.journal.letters import letter_text
+from mailgate.limits.policy import Policy
 from mailgate.model.address import Address
 from mailgate.model.message import Unsubscribe
 
@@ -53,6 +56,7 @@ class Accept:
         self._config = config
         self._arrivals = arrivals
         self._check_data = check_data
+        self._policy = Policy(config)
 
     async def batch(self, deliveries: Sequence[Delivery], forget: Sequence[int] = ()) -> Stored:
         """Write a batch; after this returns it may be acknowledged.
@@ -63,7 +67,7 @@ class Accept:
         arrivals: list[Arrival] = []
         refused: list[NewParked] = []
         for delivery in deliveries:
-            decided = decide(delivery, self._config, self._check_data)
+            decided = decide(delivery, self._config, self._check_data, self._policy)
             if isinstance(decided, Arrival):
                 arrivals.append(decided)
             else:
@@ -71,8 +75,10 @@ class Accept:
         return await self._arrivals.store(arrivals, refused, forget)
 
 
-def decide(delivery: Delivery, config: Config, check_data: CheckData) -> Arrival | NewParked:
-    """What one delivery becomes. Raises for no input."""
+def decide(
+    delivery: Delivery, config: Config, check_data: CheckData, policy: Policy
+) -> Arrival | NewParked:
+    """What one delivery becomes; ``policy`` is the configuration's. Raises for no input."""
     if delivery.refusal is not None:
         return _parked(delivery, (Fault("", delivery.refusal),))
     said = read(delivery.body, max_bytes=config.intake.max_bytes)
@@ -86,6 +92,8 @@ def decide(delivery: Delivery, config: Config, check_data: CheckData) -> Arrival
     faults += bad if not recipients else []
     if faults or stream is None or sender is None:
         return _parked(delivery, tuple(faults), producer)
+    if policy.separates:
+        recipients = [replace(r, bucket=_own(r, policy, sender.email)) for r in recipients]
     identity = _identity(delivery, said)
     refused: tuple[NewParked, ...] = ()
     if said.refused or bad:
@@ -141,6 +149,18 @@ def decide(delivery: Delivery, config: Config, check_data: CheckData) -> Arrival
         redelivered=delivery.redelivered,
         refused=refused,
     )
+
+
+def _own(recipient: NewRecipient, policy: Policy, sender: str) -> BucketKey:
+    """A destination or sender with a limit of its own waits by itself."""
+    bucket = recipient.bucket
+    domain = recipient.email.rpartition("@")[2]
+    label = bucket.domain
+    if policy.destination(domain):
+        label = labelled(label, By.DOMAIN, domain)
+    if policy.identity(sender):
+        label = labelled(label, By.SENDER, sender)
+    return replace(bucket, domain=label)
 
 
 def _setting(said: Submission, config: Config) -> tuple[list[Fault], str, Address | None]:

@@ -39,19 +39,31 @@ class Aside:
     by: By
     name: str
 
+    @property
+    def there(self) -> BucketKey:
+        """The bucket that they go to."""
+        return replace(self.key, domain=labelled(self.key.domain, self.by, self.name))
 
-def label(by: By, name: str) -> str:
-    """What stands in ``BucketKey.domain``: a domain as it is, all else with its kind."""
-    return name if by is By.DOMAIN else f"{by.value}={name}"
+
+def labelled(label: str, by: By, name: str) -> str:
+    """``label`` with one more thing that its rows have in common.
+
+    It stands in ``BucketKey.domain``: a domain as it is, all else with its kind. What is
+    put aside a second time keeps the first label, so that no row is moved to and fro.
+    """
+    both = {**dict(meant(label)), by: name}
+    return " ".join(
+        both[kind] if kind is By.DOMAIN else f"{kind.value}={both[kind]}"
+        for kind in By
+        if kind in both
+    )
 
 
-def meant(label: str) -> tuple[By, str] | None:
-    """What a bucket's label says that its rows have in common; None for a mixed one."""
-    if not label:
-        return None
-    kind, mark, name = label.partition("=")
-    # No domain has a "=" in it.
-    return (By(kind), name) if mark else (By.DOMAIN, label)
+def meant(label: str) -> tuple[tuple[By, str], ...]:
+    """What a bucket's label says that its rows have in common; nothing for a mixed one."""
+    # No domain has a "=" in it, and no name a space.
+    parts = (part.partition("=") for part in label.split())
+    return tuple((By(kind), name) if mark else (By.DOMAIN, kind) for kind, mark, name in parts)
 
 
 class Asides:
@@ -81,7 +93,7 @@ class Asides:
 
     def move(self, connection: sa.Connection, aside: Aside, now: int) -> int:
         """Put aside what stands at the head of a bucket; gives how many rows went."""
-        to = ensure_bucket(connection, replace(aside.key, domain=label(aside.by, aside.name)))
+        to = ensure_bucket(connection, aside.there)
         values: dict[str, object] = {"bucket": aside.bucket, "to": to, "now": now}
         values["name"] = aside.name
         if aside.by is By.DOMAIN:

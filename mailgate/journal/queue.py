@@ -52,6 +52,8 @@ class Head:
     charged: bool
     expires_at: int | None
     due_at: int
+    #: A conversation was held about it before, and so its producer was charged.
+    tried: bool = False
     #: It was tried and refused before.
     retry: bool = False
 
@@ -116,7 +118,7 @@ class Queue:
         )
         heads = (
             "SELECT r.id, r.message_id, r.email, r.token, r.suspect, r.charged, r.expires_at,"
-            " r.due_at, r.state = 'deferred' AS retry,"
+            " r.due_at, r.attempts > 0 AS tried, r.state = 'deferred' AS retry,"
             " m.producer, m.stream, m.sender, m.template, m.tags, m.throttle"
             " FROM recipients r JOIN messages m ON m.id = r.message_id"
             f" WHERE r.bucket_id = :bucket AND r.{waiting} AND r.due_at <= :now"
@@ -405,7 +407,8 @@ def _why(head: Head, now: int) -> str:
 
 def _head(bucket: Bucket, row: Any) -> Head:
     # By position: a name is looked up in each row anew.
-    id_, message_id, email, token, suspect, charged, expires_at, due_at, retry, *said = row
+    id_, message_id, email, token, suspect, charged, expires_at, due_at, *more = row
+    tried, retry, *said = more
     producer, stream, sender, template, tags, throttle = said
     return Head(
         id_,
@@ -423,5 +426,6 @@ def _head(bucket: Bucket, row: Any) -> Head:
         bool(charged),
         expires_at,
         due_at,
+        bool(tried),
         bool(retry),
     )

@@ -92,7 +92,7 @@ buckets = Table(
     # The relays in order of preference, joined by commas.
     Column("route", Text, nullable=False),
     # A destination domain with a limit of its own, or what was put aside (``journal.asides``).
-    Column("domain", String(300), nullable=False),
+    Column("domain", String(900), nullable=False),
     # Closed until then, and for which limit.
     Column("open_at", BigInteger, nullable=False),
     Column("waits_for", String(300)),
@@ -127,7 +127,7 @@ recipients = Table(
     Column("suspect", Boolean, nullable=False),
     # Claimants that died with this row alone.
     Column("deaths", Integer, nullable=False),
-    # Throttles and producer limits were charged: once a recipient.
+    # Throttles were charged: once a recipient.
     Column("charged", Boolean, nullable=False),
     # Numbers the transitions, and with them the events.
     Column("seq", Integer, nullable=False),
@@ -275,7 +275,7 @@ bounce_hints = Table(
 permits = Table(
     "permits",
     metadata,
-    Column("key", String(300), primary_key=True),
+    Column("key", String(400), primary_key=True),
     Column("state", Text, nullable=False),
 )
 

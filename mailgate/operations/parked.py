@@ -17,6 +17,7 @@ from mailgate.journal.arrivals import Arrival, Arrivals
 from mailgate.journal.database import Connection, Database
 from mailgate.journal.search import parked_row
 from mailgate.journal.surgery import Act, resolve_parked
+from mailgate.limits.policy import Policy
 from mailgate.model.ids import spell
 from mailgate.model.state import Lane
 
@@ -53,7 +54,7 @@ async def replay(
         raise NotParked
     content = bytes(row["body"]) if body is None else body
     delivery = Delivery(content, "replay", f"parked-{number}", False, None, None)
-    decided = decide(delivery, config, check_data)
+    decided = decide(delivery, config, check_data, Policy(config))
     if not isinstance(decided, Arrival):
         faults = json.loads(decided.faults)
         return Replayed(faults=tuple((f["field"], f["rule"]) for f in faults))

@@ -68,7 +68,7 @@ def upgrade() -> None:
     sa.Column('lane', sa.String(length=8), nullable=False),
     sa.Column('producer', sa.String(length=63), nullable=False),
     sa.Column('route', sa.Text(), nullable=False),
-    sa.Column('domain', sa.String(length=300), nullable=False),
+    sa.Column('domain', sa.String(length=900), nullable=False),
     sa.Column('open_at', sa.BigInteger(), nullable=False),
     sa.Column('waits_for', sa.String(length=300), nullable=True),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_buckets')),
@@ -158,7 +158,7 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('kind', 'name', name=op.f('pk_pauses'))
     )
     op.create_table('permits',
-    sa.Column('key', sa.String(length=300), nullable=False),
+    sa.Column('key', sa.String(length=400), nullable=False),
     sa.Column('state', sa.Text(), nullable=False),
     sa.PrimaryKeyConstraint('key', name=op.f('pk_permits'))
     )

@@ -48,7 +48,7 @@ async def test_what_is_due_is_claimed_up_to_the_places(journal: Rig, taking: Tak
     one = await take(taker, lease, 3)
     assert (emails(one), one.more) == (["m0", "m1", "m2"], True)
     assert {t.claim.relay for t in one.taken} == {"first"}
-    assert {t.grant for t in one.taken} == {None}
+    assert {t.permit for t in one.taken} == {None}
     two = await take(taker, lease, 3)
     assert (emails(two), two.more) == (["m3", "m4"], False)
     assert (await take(taker, lease)).taken == []
@@ -225,7 +225,7 @@ async def test_a_paced_relay_admits_no_more_than_it_may(journal: Rig, taking: Ta
     lease, taker = journal.lease(), taking(relays=relays)
     taken = [t for _ in range(4) for t in (await take(taker, lease)).taken]
     assert len(taken) <= 2
-    assert all(t.grant is not None for t in taken)
+    assert all(t.permit is not None for t in taken)
     waiting = journal.all("SELECT * FROM recipients WHERE state = 'queued'")
     # Waiting touches no row.
     assert {(r.seq, r.attempts, r.token) for r in waiting} == {(1, 0, 0)}
@@ -243,6 +243,75 @@ async def test_another_relays_mail_does_not_wait_for_a_paced_one(
     lease, taker = journal.lease(), taking(relays=relays)
     found = [e for _ in range(4) for e in emails(await take(taker, lease))]
     assert {e for e in found if "free" in e} == {"free0", "free1", "free2"}
+
+
+async def test_who_waits_for_a_destination_stands_before_nobody_else(
+    journal: Rig, taking: Taking
+) -> None:
+    """Also when the limit came to be while they waited: they go to a bucket of their own."""
+    journal.store(*(arrival(f"slow{n}", f"slow{n}@slow.example") for n in range(5)))
+    journal.store(*(arrival(f"free{n}", f"free{n}@example.org") for n in range(3)))
+    lease, taker = journal.lease(), taking(limits={"domain": {"Slow.Example": "1/h"}})
+    found = [e for _ in range(5) for e in emails(await take(taker, lease, 2))]
+    assert sorted(found) == ["free0", "free1", "free2", "slow0"]
+    waiting = journal.all(
+        "SELECT r.email, r.token, r.seq, b.domain FROM recipients r JOIN buckets b"
+        " ON b.id = r.bucket_id WHERE r.state = 'queued'"
+    )
+    assert {(r.token, r.seq, r.domain) for r in waiting} == {(0, 1, "slow.example")}
+
+
+async def test_who_waits_for_a_sender_stands_before_nobody_else(
+    journal: Rig, taking: Taking
+) -> None:
+    journal.add(5, "slow", sender="News@Example.net")
+    journal.add(2, "other", sender="shop@example.net")
+    journal.add(2, "free")
+    limits = {"sender": {"news@example.net": "1/h", "example.net": "100/s"}}
+    lease, taker = journal.lease(), taking(limits=limits)
+    found = [e for _ in range(5) for e in emails(await take(taker, lease, 2))]
+    assert sorted(found) == ["free0", "free1", "other0", "other1", "slow0"]
+    labels = {r.domain for r in journal.all("SELECT domain FROM buckets")}
+    assert labels == {"", "sender=News@Example.net"}
+
+
+async def test_a_producers_limit_is_charged_once_a_recipient(journal: Rig, taking: Taking) -> None:
+    journal.add(2)
+    lease, taker = journal.lease(), taking(limits={"producer": {"shop": "1/h"}})
+    [one] = (await take(taker, lease)).taken
+    again = {"due_at": journal.database.now(), "attempt": attempt()}
+    journal.settle(settlement(one.claim, State.DEFERRED, **again))
+    # Its retry is no new mail of the producer's, and goes; the other waits on.
+    [two] = (await take(taking(limits={"producer": {"shop": "1/h"}}), lease)).taken
+    assert two.claim.recipient_id == one.claim.recipient_id
+    assert two.permit is None
+
+
+async def test_who_was_not_tried_after_all_is_charged_again(journal: Rig, taking: Taking) -> None:
+    """Its permit was for a moment that has passed."""
+    journal.add(1)
+    lease, taker = journal.lease(), taking(limits={"producer": {"shop": "1/h"}})
+    [one] = (await take(taker, lease)).taken
+    journal.settle(settlement(one.claim, State.QUEUED, due_at=journal.database.now()))
+    assert len(journal.heads()) == 1
+    assert (await take(taking(limits={"producer": {"shop": "1/h"}}), lease)).taken == []
+
+
+async def test_a_refused_suspect_closes_no_bucket_that_others_share(
+    journal: Rig, taking: Taking
+) -> None:
+    limits = {"domain": {"slow.example": "1/h"}}
+    journal.store(*(arrival(f"slow{n}", f"slow{n}@slow.example") for n in range(2)))
+    lease = journal.lease()
+    taker = taking(limits=limits)
+    while not (await take(taker, lease)).taken:
+        pass
+    [id_] = journal.add(1, "suspect")
+    journal.sql(
+        "UPDATE recipients SET suspect = true, email = 'x@slow.example' WHERE id = :id", id=id_
+    )
+    journal.add(2, "free")
+    assert emails(await take(taker, lease)) == ["free0", "free1"]
 
 
 class Away:

@@ -17,7 +17,7 @@ EXAMPLE = ROOT / "config.example.toml"
 
 def uncommented() -> str:
     """The example with every key set: what begins with '#' and no space."""
-    return re.sub(r"(?m)^#(?=[a-z\[])", "", EXAMPLE.read_text(encoding="utf-8"))
+    return re.sub(r"(?m)^#(?=[a-z\[\"])", "", EXAMPLE.read_text(encoding="utf-8"))
 
 
 def test_the_example_loads_as_it_is_and_changes_nothing(tmp_path):

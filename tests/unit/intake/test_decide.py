@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mailgate.config.limits import Limits
 from mailgate.config.producers import Producer
 from mailgate.config.shape import Config
 from mailgate.intake.accept import decide
 from mailgate.intake.door import Delivery
 from mailgate.journal.arrivals import Arrival, NewParked
+from mailgate.limits.policy import Policy
 from mailgate.model.state import Lane
 
 CONFIG = Config.model_validate(
@@ -61,13 +63,13 @@ SMALL = {"to": "ann@example.org", "subject": "hi", "text": "there"}
 
 
 def accepted(document: object = SMALL, *, config: Config = CONFIG, **changes: Any) -> Arrival:
-    decided = decide(delivery(document, **changes), config, check)
+    decided = decide(delivery(document, **changes), config, check, Policy(config))
     assert isinstance(decided, Arrival), decided.faults
     return decided
 
 
 def parked(document: object, *, config: Config = CONFIG, **changes: Any) -> NewParked:
-    decided = decide(delivery(document, **changes), config, check)
+    decided = decide(delivery(document, **changes), config, check, Policy(config))
     assert isinstance(decided, NewParked)
     return decided
 
@@ -107,6 +109,14 @@ def test_the_sender_is_the_from_address_whoever_says_it() -> None:
     assert accepted({**SMALL, "stream": "bulk"}).sender == "news@example.com"
     said = accepted({**SMALL, "from": "Me <Me@Bücher.Example>"})
     assert said.sender == "Me@xn--bcher-kva.example"
+
+
+def test_who_goes_to_a_limited_destination_waits_by_itself() -> None:
+    config = CONFIG.model_copy(
+        update={"limits": Limits.model_validate({"domain": {"gmail.com": "1/s"}})}
+    )
+    said = accepted({**SMALL, "to": ["a@gmail.com", "b@example.org"]}, config=config)
+    assert [r.bucket.domain for r in said.recipients] == ["gmail.com", ""]
 
 
 def test_everything_that_was_said_is_kept() -> None:
@@ -423,7 +433,7 @@ def test_no_delivery_raises_and_what_is_parked_can_be_stored(
     body: bytes, identity: str | None, redelivered: bool
 ) -> None:
     d = replace(delivery(body), identity=identity, redelivered=redelivered)
-    decided = decide(d, CONFIG, check)
+    decided = decide(d, CONFIG, check, Policy(CONFIG))
     if isinstance(decided, NewParked):
         assert decided.body == body
         assert json.loads(decided.faults)
