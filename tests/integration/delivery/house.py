@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,10 +68,16 @@ class House:
         }
         return Config.model_validate(_over(said, changes))
 
-    async def open(self, servers: dict[str, ScriptedRelay], **changes: Any) -> Gateway:
+    async def open(
+        self,
+        servers: dict[str, ScriptedRelay],
+        *,
+        passwords: Mapping[str, str] | None = None,
+        **changes: Any,
+    ) -> Gateway:
         """A worker process, up to what Celery would add."""
         config = self.config(servers, **changes)
-        gateway = Gateway.from_config(config, ring=self.rings.append)
+        gateway = Gateway.from_config(config, ring=self.rings.append, passwords=passwords)
         await gateway.start()
         self._gateways.append(gateway)
         return gateway
