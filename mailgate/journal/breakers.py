@@ -9,6 +9,7 @@ free. Never decides anything: ``limits.breaker`` does.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -253,8 +254,11 @@ def _read(state: str) -> Record:
     return Record(**said)
 
 
-def of_relay(view: Mapping[Subject, Health], relay: str, kind: Kind) -> dict[str, Health]:
-    """The records of one kind at one relay, by name."""
-    return {
-        who.name: health for who, health in view.items() if who.relay == relay and who.kind is kind
-    }
+def open_by_relay(connection: sa.Connection, now: int) -> Counter[tuple[str, str]]:
+    """How many breakers are open, by kind and relay."""
+    rows = connection.execute(_OPEN, {"now": now})
+    found = [subject(row.key) for row in rows if _read(row.state).open]
+    return Counter((who.kind.value, who.relay) for who in found)
+
+
+_OPEN = sa.text("SELECT key, state FROM breakers WHERE worth_until > :now")

@@ -6,8 +6,12 @@ cost follows what waits, not what was ever sent. Only reads, and reads no addres
 
 from __future__ import annotations
 
+from collections import Counter
+
 import sqlalchemy as sa
 
+from mailgate.journal import pauses
+from mailgate.journal.breakers import open_by_relay
 from mailgate.journal.tables import WAITING_SQL, leases, parked
 from mailgate.metrics import families
 from mailgate.metrics.tally import Tally
@@ -41,6 +45,10 @@ def read(connection: sa.Connection, now: int, alive_since: int, tally: Tally) ->
         tally.set(families.UNRESOLVED, (state,), number)
     aside = sa.select(sa.func.count()).select_from(parked).where(parked.c.state == "parked")
     tally.set(families.PARKED, (), connection.execute(aside).scalar_one())
+    for (kind, relay), number in open_by_relay(connection, now).items():
+        tally.set(families.BREAKERS_OPEN, (kind, relay), number)
+    for kind, number in Counter(kind for kind, _ in pauses.names(connection)).items():
+        tally.set(families.PAUSED, (kind,), number)
     alive = connection.execute(
         sa.select(leases.c.kind, sa.func.count().label("number"))
         .where(leases.c.beat_at >= alive_since)

@@ -192,6 +192,13 @@ UNRESOLVED = _family(
     "gauge", "unresolved", "Recipients that wait for an operator: held, uncertain.", "state"
 )
 PARKED = _family("gauge", "parked", "Messages that are parked.")
+BREAKERS_OPEN = _family(
+    "gauge",
+    "breakers_open",
+    "Breakers that are open: of a relay, or of domains or senders at one.",
+    *("kind", "relay"),
+)
+PAUSED = _family("gauge", "paused", "What operators have paused.", "kind")
 LEASES_ALIVE = _family("gauge", "leases_alive", "Processes that hold a living lease.", "kind")
 
 # --- every process ------------------------------------------------------------------------

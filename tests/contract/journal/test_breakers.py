@@ -16,7 +16,7 @@ from mailgate.config.shape import Config
 from mailgate.dispatch import take as taking
 from mailgate.dispatch.lanes import ORDER
 from mailgate.dispatch.take import Take, Taker
-from mailgate.journal import pauses
+from mailgate.journal import gauges, pauses
 from mailgate.journal.arrivals import BucketKey
 from mailgate.journal.asides import MOST
 from mailgate.journal.breakers import Breakers, Probe
@@ -25,7 +25,8 @@ from mailgate.journal.permits import JournalLimiter
 from mailgate.journal.queue import Candidate, Head, Turn
 from mailgate.journal.surgery import Act
 from mailgate.limits.breaker import Kind, Record, Sign, Signal, Subject
-from mailgate.metrics.tally import Tally
+from mailgate.metrics import families
+from mailgate.metrics.tally import Tally, together
 from mailgate.model.message import Claim
 from mailgate.model.state import Lane, State
 from tests.contract.journal.rig import Rig, arrival, settlement
@@ -180,6 +181,25 @@ async def test_what_opens_in_a_turn_holds_back_what_the_turn_had_chosen(journal:
     [taken] = (await take(one, lease, want=1)).taken
     found = await take(one, lease, told(taken.claim, LOGIN))
     assert ([c.opened for c in found.turn.changes], found.taken) == ([True], [])
+
+
+async def test_what_is_open_and_paused_is_counted(journal: Rig) -> None:
+    now = journal.database.now()
+    sick(journal, MAIN)
+    sick(journal, Subject(Kind.SENDER, "first", "a@example.com"))
+    breakers = Breakers(journal.database, Policy(), lambda: 0.5)
+    fails = {Subject(Kind.DOMAIN, "first", "b.example"): Record(failures=1, failed_at=now)}
+    journal.database.run_now(lambda c: breakers.write(c, fails, now))
+    journal.database.run_now(lambda c: pauses.begin(c, What.STREAM, "bulk", ACT, now))
+    tally = Tally()
+    journal.database.read_now(lambda c: gauges.read(c, now, now, tally))
+    totals = together([tally.snapshot()])
+    counts = {
+        labels: number
+        for (name, labels), number in totals.numbers.items()
+        if name in (families.BREAKERS_OPEN.name, families.PAUSED.name)
+    }
+    assert counts == {("relay", "first"): 1, ("sender", "first"): 1, ("stream",): 1}
 
 
 # --- the probe --------------------------------------------------------------------------------
