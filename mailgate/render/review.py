@@ -7,6 +7,7 @@ before; here is what would go out and look wrong somewhere.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from jinja2 import meta
 
 from mailgate.render import check
+from mailgate.render.sandbox import Sandbox
 from mailgate.render.template import Template, Variant
 
 #: File, line and rule.
@@ -83,11 +85,19 @@ def _read(variant: Variant) -> tuple[dict[str, str], set[str]]:
         name = pending.pop()
         if name in sources:
             continue
-        sources[name] = environment.sources[name]
-        tree = environment.tree(sources[name], name)
-        free |= check.free_names(tree)
-        pending += [str(n) for n in meta.find_referenced_templates(tree)]
+        sources[name], names, uses = _facts(environment, name)
+        free |= names
+        pending += uses
     return {n: s for n, s in sources.items() if n.endswith((".html", ".css"))}, free
+
+
+@functools.lru_cache(maxsize=64)
+def _facts(environment: Sandbox, name: str) -> tuple[str, frozenset[str], tuple[str, ...]]:
+    """A source, the variables that it takes, and what it uses; languages share the layout."""
+    source = environment.sources[name]
+    tree = environment.tree(source, name)
+    uses = tuple(str(n) for n in meta.find_referenced_templates(tree))
+    return source, frozenset(check.free_names(tree)), uses
 
 
 def _inlined(sources: Mapping[str, str]) -> Iterator[Remark]:

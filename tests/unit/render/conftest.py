@@ -11,7 +11,8 @@ import pytest
 
 from mailgate.model.address import Address
 from mailgate.model.message import Letter
-from mailgate.render import Catalogue, Renderer, built_in_root
+from mailgate.render import Catalogue, Renderer
+from tests.unit.render.house import BUILT_IN
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -69,7 +70,7 @@ def renderer_of(make_root: MakeRoot) -> Callable[..., Renderer]:
 
 @pytest.fixture(scope="session")
 def built_in() -> Catalogue:
-    return Catalogue.load([built_in_root()])
+    return BUILT_IN
 
 
 @pytest.fixture

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from mailgate.model.address import Address
 from mailgate.model.message import Attachment, Letter, Unsubscribe
-from mailgate.render import Catalogue, Renderer, RenderError, built_in_root
+from mailgate.render import RenderError
 from mailgate.render.headers import RESERVED
+from tests.unit.render.house import RENDERER
 
 Make = Callable[..., Letter]
-RENDERER = Renderer(Catalogue.load([built_in_root()]))
 relaxed = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=150)
 
 #: What may stand in a header: anything visible, and blanks.

@@ -12,14 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mailgate.render import Catalogue, Renderer, RenderError, Template, built_in_root
+from mailgate.render import Catalogue, Renderer, RenderError, Template
 from mailgate.render.printing import TOKEN_PREFIX, token
 from mailgate.render.skeleton import Cache, Plan, Sensitive, Whole, compile_skeleton
+from tests.unit.render.house import BUILT_IN, RENDERER
 
 Build = Callable[..., Renderer]
 
-BUILT_IN = Catalogue.load([built_in_root()])
-RENDERER = Renderer(BUILT_IN)
 FIXTURES = [
     (name, locale, key)
     for name in BUILT_IN.names()

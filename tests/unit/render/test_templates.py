@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from lxml import etree
 
-from mailgate.render import Catalogue, Renderer, Template, built_in_root
+from mailgate.render import Template
+from tests.unit.render.house import RENDERER
 
-RENDERER = Renderer(Catalogue.load([built_in_root()]))
 NAMES = [
     "account_activation",
     "activity_digest",
