@@ -172,7 +172,7 @@ class Throttles:
         since = now - max(c.window for c in charges) - LONGEST
         hits: dict[str, list[int]] = {}
         for row in connection.execute(self._hits, {"rows": keys, "since": since, "now": now}):
-            arrived = row.at if row.later is None else min(now, max(row.at, row.later + CLOCKS))
+            arrived = row.at if row.later is None else max(row.at, row.later + CLOCKS)
             hits.setdefault(row.key, []).append(arrived)
         return fit(wanted, hits, now)
 

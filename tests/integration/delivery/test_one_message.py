@@ -313,8 +313,11 @@ async def test_a_throttled_recipient_waits_or_is_dropped(house: House, on_limit:
         later = {"drop": "throttled", "defer": "queued"}[on_limit]
         assert sorted(house.state(i) for i in ids[:2]) == sorted([later, "sent"])
         if on_limit == "defer":
-            await until(lambda: house.journal.heads(), 3)
-            assert await gateway.deliver(NORMAL, soon(0.5)) == {"sent": 1}
+            # Told a time when the first was under way, it may have to be told another.
+            deadline = time.monotonic() + 5
+            while len(relay.mails) < 3 and time.monotonic() < deadline:
+                await until(lambda: house.journal.heads(), 3)
+                await gateway.deliver(NORMAL, soon(0.5))
         assert len(relay.mails) == (2 if on_limit == "drop" else 3)
 
 
