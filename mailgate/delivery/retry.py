@@ -139,7 +139,7 @@ def settle(
         sensitive=claim.sensitive,
         note=note,
         blame=blamed(claim, outcome, suppressions, now) if bounced else None,
-        took=claim.address.folded if rests is State.SENT else "",
+        took=claim.address.folded if rests is State.SENT and not outcome.aside else "",
     )
 
 

@@ -30,8 +30,9 @@ def test_failures_are_sent_again_by_id_class_template_and_time(stage: Setting) -
     notices = mails(3, to="gone", domain="b.example", template="notice", data=NOTICE)
     for document in notices:
         del document["subject"], document["text"]
-    scene.publish([*mails(4, to="gone"), *notices, *mails(5, to="spam"), *mails(10)])
-    scene.wait_finished(22)
+    # A fifth refusal in a row would open the domain's breaker.
+    scene.publish([*mails(4, to="gone"), *notices, *mails(4, to="spam"), *mails(10)])
+    scene.wait_finished(21)
     assert sum(scene.relay.taken().values()) == 10
     groups = {
         (g["error_class"], g["template"]): g["count"]
@@ -40,8 +41,11 @@ def test_failures_are_sent_again_by_id_class_template_and_time(stage: Setting) -
     assert groups == {
         ("unknown_address", None): 4,
         ("unknown_address", "notice"): 3,
-        ("policy", None): 5,
+        ("policy", None): 4,
     }
+    # Whom the relay called unknown is sent nothing before an operator says otherwise.
+    assert scene.json("failures", "resend", "--template", "notice")["resend"] == 0
+    assert scene.json("suppressions", "remove", "--source", "bounce")["removed"] == 7
 
     def resend(*which: str) -> int:
         """The count that --dry-run promises, and that is then sent."""
@@ -50,18 +54,18 @@ def test_failures_are_sent_again_by_id_class_template_and_time(stage: Setting) -
         done = scene.json("failures", "resend", *which, "--reason", "mended")["resend"]
         assert done == promised
         until(lambda: sum(scene.relay.taken().values()) >= before + done, 20, scene.logs)
-        scene.wait_finished(22)
+        scene.wait_finished(21)
         assert sum(scene.relay.taken().values()) == before + done
         return int(done)
 
     [found] = scene.json("messages", "list", "--recipient", "gone+0@example.com")["items"]
     assert resend(found["id"]) == 1
     assert resend("--template", "notice") == 3
-    assert resend("--error-class", "policy") == 5
+    assert resend("--error-class", "policy") == 4
     assert resend("--until", "1h") == 0
     assert resend("--since", "1h") == 3
     assert scene.json("failures", "list")["items"] == []
-    assert scene.journal.states() == {"sent": 22}
+    assert scene.journal.states() == {"sent": 21}
     # Which ones is not guessed, and a wrong filter is wrong usage.
     scene.run("failures", "resend", code=2)
     scene.run("failures", "resend", "--since", "yesterday-ish", code=2)
@@ -76,6 +80,7 @@ def test_ten_resends_at_once_are_one_new_attempt(journal: str, stage: Setting, f
     scene.worker(1)
     scene.wait_finished(1)
     [found] = scene.json("failures", "show", "unknown_address")["items"]
+    scene.run("suppressions", "remove", "--source", "bounce")
     said: list[int] = []
 
     def resend() -> None:

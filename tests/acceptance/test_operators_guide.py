@@ -132,6 +132,7 @@ def test_every_command_of_the_guide_does_what_it_says(gateway: Gateway) -> None:
     spoilt, other = (item["id"] for item in gateway.items("parked list"))
     corrected = {"to": "bob@example.com", "template": "notice", "data": notice}
     (gateway.directory / "corrected.json").write_text(json.dumps(corrected), "utf-8")
+    (gateway.directory / "list.csv").write_text("email\nfred@example.com\n", "utf-8")
 
     ran = 0
     for line in commands(GUIDE):
