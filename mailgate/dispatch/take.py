@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from mailgate.config.shape import Config
 from mailgate.dispatch.gate import Gate, Way
 from mailgate.dispatch.lanes import Places, looked_at
-from mailgate.dispatch.sorting import Found, apart, asides, going, late
+from mailgate.dispatch.sorting import Found, apart, asides, going
 from mailgate.dispatch.throttles import charges
 from mailgate.dispatch.witness import Witness
 from mailgate.journal import pauses
@@ -220,10 +220,11 @@ class Taker:
 
     def _over(self, connection: Connection, bucket: Bucket, now: int) -> list[Head]:
         """What waits in a shut bucket, and whose time is over all the same."""
-        patience = min((s.retry.give_up for s in self._config.streams.values()), default=0.0)
-        oldest = now - int(patience * 1000)
-        heads = self._queue.overdue(connection, bucket, now, oldest, OVER)
-        return [h for h in heads if late(h, self._config, now)]
+        oldest = {
+            name: now - int(stream.retry.give_up * 1000)
+            for name, stream in self._config.streams.items()
+        }
+        return self._queue.overdue(connection, bucket, now, oldest, OVER)
 
     def due(self, connection: Connection, now: int) -> frozenset[Lane]:
         """The lanes that have something to do in a bucket that is not shut."""

@@ -30,6 +30,9 @@ class By(StrEnum):
     TEMPLATE = "template"
 
 
+_KINDS = frozenset(by.value for by in By)
+
+
 @dataclass(frozen=True, slots=True)
 class Aside:
     """Out of bucket number ``bucket`` goes what has ``name`` as its ``by``."""

@@ -141,7 +141,7 @@ class Queue:
             for mine in (False, True)
             for sure in (False, True)
         }
-        self._overdue = sa.text(heads + " AND (r.expires_at <= :now OR r.due_at <= :oldest)" + tail)
+        self._each = each
         # Only what is as it was looked at: a row that another claimed and put back
         # meanwhile may be charged by now, and meant for another relay.
         wanted = database.rows({"id": "bigint", "token": "bigint"})
@@ -215,11 +215,29 @@ class Queue:
         return suspects + self._first(connection, bucket, values, sure=True) if suspects else found
 
     def overdue(
-        self, connection: sa.Connection, bucket: Bucket, now: int, oldest: int, most: int
+        self,
+        connection: sa.Connection,
+        bucket: Bucket,
+        now: int,
+        oldest: Mapping[str, int],
+        most: int,
     ) -> list[Head]:
-        """Those of a bucket whose time is over, or that were due before ``oldest``."""
-        values = {"bucket": bucket.id, "now": now, "oldest": oldest, "most": most}
-        return [_head(bucket, row) for row in connection.execute(self._overdue, values)]
+        """Those of a bucket whose time is over, or that were due before their stream's ``oldest``.
+
+        Reads all that is due in the bucket: for seldom.
+        """
+        values: dict[str, object] = {"bucket": bucket.id, "now": now, "most": most}
+        values["oldest"] = max(oldest.values(), default=0)
+        whens = ""
+        for n, (stream, since) in enumerate(oldest.items()):
+            whens += f" WHEN :stream{n} THEN :since{n}"
+            values |= {f"stream{n}": stream, f"since{n}": since}
+        # The message is looked at only where some stream would have given up.
+        given_up = f"r.due_at <= :oldest AND r.due_at <= CASE m.stream{whens} ELSE 0 END"
+        if not oldest:
+            given_up = "r.due_at <= :oldest"
+        query = self._each(f" AND (r.expires_at <= :now OR ({given_up}))")
+        return [_head(bucket, row) for row in connection.execute(query, values)]
 
     def _first(
         self, connection: sa.Connection, bucket: Bucket, values: Mapping[str, int], *, sure: bool
