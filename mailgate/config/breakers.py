@@ -38,7 +38,7 @@ class LoginBreaker(Breaker):
 class DomainBreaker(Breaker):
     """A destination as one relay reaches it."""
 
-    failures: int = Field(5, ge=1, le=1000, description="Refusals in a row that open it.")
+    failures: int = Field(10, ge=1, le=1000, description="Refusals in a row that open it.")
     first: Duration = Field(60.0, gt=0, description="How long it stays open at first.")
     cap: Duration = Field(7200.0, gt=0, description="The longest between two probes.")
 
