@@ -16,6 +16,7 @@ from typing import NoReturn
 from mailgate.config.relays import Secret
 from mailgate.config.sandbox import VIEWER
 from mailgate.config.shape import Config
+from mailgate.config.terms import Rate
 from mailgate.config.urls import is_redis
 from mailgate.delivery.conversation import Gate, Marker
 from mailgate.delivery.lease import ProcessLease
@@ -23,15 +24,17 @@ from mailgate.delivery.pipeline import Pipeline
 from mailgate.delivery.report import Report, tell
 from mailgate.delivery.vitals import Vitals
 from mailgate.dispatch.lanes import kept_for_urgent, lanes_of
+from mailgate.dispatch.recall import recall
 from mailgate.dispatch.take import Taker
 from mailgate.journal import schema
 from mailgate.journal.database import Database, JournalAway
 from mailgate.journal.facts import hmac_key
 from mailgate.journal.permits import JournalLimiter
-from mailgate.journal.queue import Queue, quiet_since
-from mailgate.limits.policy import Policy
+from mailgate.journal.queue import Queue
+from mailgate.journal.recent import nothing_sent
+from mailgate.limits.memory import Use
 from mailgate.limits.redis import RedisLimiter
-from mailgate.limits.rules import Limiter
+from mailgate.limits.rules import Limiter, LimiterAway
 from mailgate.metrics import families
 from mailgate.metrics.board import Board
 from mailgate.metrics.tally import Tally
@@ -334,11 +337,19 @@ def open_limiter(config: Config, database: Database) -> Limiter:
         return JournalLimiter(database)
 
     async def nothing_given() -> bool:
-        longest = max((rate.period for _, rate in Policy(config).rates()), default=0.0)
-        since = database.now() - int(longest * 1000) - 1000
-        return await database.read(lambda c: quiet_since(c, since))
+        try:
+            return await database.read(nothing_sent)
+        except JournalAway as error:
+            raise LimiterAway(f"the journal is away: {error}") from error
 
-    return RedisLimiter(url, nothing_given=nothing_given)
+    async def recalled() -> list[tuple[str, Rate, list[Use]]]:
+        _log.warning("the limiter's store has lost its memory: reading it from the journal")
+        try:
+            return await recall(database, config)
+        except JournalAway as error:
+            raise LimiterAway(f"the journal is away: {error}") from error
+
+    return RedisLimiter(url, nothing_given=nothing_given, recall=recalled)
 
 
 def limiter_url(config: Config) -> str:

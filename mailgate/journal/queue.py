@@ -404,19 +404,6 @@ class Queue:
         return [(r.id, State(r.state)) for r in found]
 
 
-def quiet_since(connection: sa.Connection, since: int) -> bool:
-    """Whether nothing is being sent and no conversation has ended since ``since``."""
-    row = connection.execute(
-        sa.text(
-            "SELECT (SELECT count(*) FROM (SELECT 1 FROM recipients WHERE state = 'sending'"
-            " AND lease_id IS NOT NULL LIMIT 1) AS s) AS sending,"
-            " (SELECT max(ended_at) FROM (SELECT ended_at FROM attempts ORDER BY id DESC"
-            " LIMIT 1000) AS a) AS ended"
-        )
-    ).one()
-    return not row.sending and (row.ended or 0) < since
-
-
 def _why(head: Head, now: int) -> str:
     """Its own time is over, or it has waited for as long as its stream tries."""
     over = head.expires_at is not None and head.expires_at <= now

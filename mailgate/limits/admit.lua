@@ -6,7 +6,8 @@
 -- [[1, 2], …], ARGV[5] the asks as JSON, each the number of a set, ARGV[6] the longest
 -- reach, ARGV[7] how many moments ahead are kept, ARGV[8] a clock for tests, else 0.
 -- Returns {now, moment, refused by (0: granted), moment, refused by, …}, or {-1} when
--- the epoch is missing. A state is a MessagePack array: how many are ahead, tat, moments.
+-- the epoch is missing. A state is a MessagePack array: how many are ahead, tat, the epoch
+-- that it was written under (one of another epoch means nothing), moments.
 
 local epoch = redis.call('GET', KEYS[1])
 if not epoch then return {-1} end
@@ -75,7 +76,6 @@ local function later(book, x)
 end
 
 local function earliest(book, x)
-  x = max(x, book.floor)
   local k = later(book, x)
   while true do
     x = after(book, k, x)
@@ -96,13 +96,14 @@ end
 local function open(number)
   local pace = paces[number]
   local book = {interval = pace[1], tolerance = pace[2], window = pace[3], cap = pace[4],
-                all = {}, tats = {}, n = 0, first = 1, floor = 0, changed = false}
-  if since > 0 then book.floor = since + reach + book.window end
+                all = {}, tats = {}, n = 0, first = 1, changed = false}
   local tat, ahead, stored = 0, 0, redis.call('GET', KEYS[number + 1])
+  -- What was given before the epoch is unknown: nothing until that is over.
+  if since > 0 then tat = since + reach + book.window + book.tolerance end
   local moments = {}
   if stored then
     moments = cmsgpack.unpack(stored)
-    ahead, tat = moments[1], moments[2]
+    if moments[3] == since then ahead, tat = moments[1], moments[2] else moments = {} end
   end
   local count = #moments
   local last = 0
@@ -113,7 +114,7 @@ local function open(number)
     book.changed = true
   end
   -- Drop what no window holds any more, then settle what nothing can be fitted before.
-  for j = 3, count do
+  for j = 4, count do
     if j > count - ahead or moments[j] > now - book.window then
       book.n = book.n + 1
       book.all[book.n] = moments[j]
@@ -122,11 +123,11 @@ local function open(number)
   book.first = book.n - ahead + 1
   book.tats[book.first] = tat
   lay(book, book.first)
-  local n, begin = book.first, max(now, book.floor)
+  local n = book.first
   while n <= book.n do
     local moment = book.all[n]
     if moment > now and book.n - n + 1 <= most_ahead then
-      local x = after(book, n, begin)
+      local x = after(book, n, now)
       if x <= moment and fits(book, n, x) then break end
     end
     n = n + 1
@@ -144,8 +145,8 @@ local function open(number)
 end
 
 local function close(number, book)
-  local state = {book.n - book.first + 1, book.tats[book.first]}
-  for j = 1, book.n do state[j + 2] = book.all[j] end
+  local state = {book.n - book.first + 1, book.tats[book.first], since}
+  for j = 1, book.n do state[j + 3] = book.all[j] end
   local last = book.tats[book.n + 1]
   if book.n > 0 then last = max(last, book.all[book.n]) end
   -- Idle from then on; a second more in case the clock is set back a little.

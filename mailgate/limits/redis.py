@@ -7,9 +7,13 @@ answer there is no permit.
 **Lost memory.** The epoch key says since when the store remembers. It is missing after
 a wipe. A restarted server may come back with an old snapshot, and a promoted replica
 without the last writes; neither knows our script, since scripts are not persisted or
-replicated. In all these cases the epoch is set to now *before* the script is loaded,
-and every limit waits until what was given before is over: for its own period and
-``MAX_HORIZON``. Keys must not be evicted (``maxmemory-policy noeviction``).
+replicated, and neither is the server's run that the epoch was written in. In all these
+cases nothing is given until all that was given before has been used or is void
+(``MAX_HORIZON`` and a permit's validity). Then one worker reads from the journal what was
+sent within each limit's window (``recall``), and epoch and states are written in one
+step: whoever comes second changes nothing. A limit that the journal was not asked about
+waits for its own period. Only after that the script is loaded, for then all admit. Keys
+must not be evicted (``maxmemory-policy noeviction``).
 """
 
 from __future__ import annotations
@@ -17,10 +21,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from importlib import resources
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from redis.asyncio import Redis
@@ -33,7 +38,9 @@ from redis.exceptions import TimeoutError as ServerSilent
 
 from mailgate.config.terms import Rate
 from mailgate.limits.clock import LOOKS, StoreClock, answers, waits
+from mailgate.limits.memory import Use, remembered
 from mailgate.limits.rules import (
+    LONGEST_VALIDITY,
     MAX_AHEAD,
     MAX_HORIZON,
     Ask,
@@ -48,8 +55,17 @@ from mailgate.limits.rules import (
 PREFIX: Final = "mailgate:{permits}:"
 #: Seconds to wait for a connection, and for each reply.
 _PATIENCE = 1.0
+#: Microseconds after which nothing is used any more that was given before.
+_OVER = int((MAX_HORIZON + LONGEST_VALIDITY) * 1e6)
+#: Who rebuilds may take so long (ms) before another begins as well; the others ask again
+#: after so long (microseconds).
+_TURN, _AGAIN = 10_000, 200_000
 _ADMIT = (resources.files("mailgate.limits") / "admit.lua").read_text("utf-8")
+_LOST = (resources.files("mailgate.limits") / "lost.lua").read_text("utf-8")
 _REMEMBER = (resources.files("mailgate.limits") / "remember.lua").read_text("utf-8")
+
+#: The limits whose uses are known, each with those of its last period at least.
+Recall = Callable[[], Awaitable[Sequence[tuple[str, Rate, Sequence[Use]]]]]
 
 
 class RedisLimiter:
@@ -57,7 +73,9 @@ class RedisLimiter:
 
     ``nothing_given`` is asked when the store has lost its memory: is it certain that
     no permit is in anybody's hands and none was used within the longest period? True
-    spares a new installation the wait. Raises ``ValueError`` for a URL that is none.
+    spares a new installation the wait. Otherwise ``recall`` tells what was; without it
+    each limit waits for its own period. Both may raise ``LimiterAway``. Raises
+    ``ValueError`` for a URL that is none.
     """
 
     def __init__(
@@ -65,10 +83,12 @@ class RedisLimiter:
         url: str,
         *,
         nothing_given: Callable[[], Awaitable[bool]] | None = None,
+        recall: Recall | None = None,
         prefix: str = PREFIX,
     ) -> None:
         self._servers = [_Server(client, prefix) for client in clients(url)]
         self._nothing_given = nothing_given
+        self._recall = recall
         self._at = 0
 
     async def reserve(self, asks: Sequence[Ask], horizon: float) -> list[Grant | Refusal]:
@@ -119,11 +139,48 @@ class RedisLimiter:
             try:
                 return await server.admit(asks, lead, horizon)
             except _Forgotten as forgotten:
-                given = self._nothing_given
-                await server.remember(
-                    fresh=given is not None and await given(), load=forgotten.script_too
-                )
+                loss = await server.lost(script_missing=forgotten.script_too)
+                until = await self._rebuild(server, loss)
+                if until is not None:
+                    moment = until + max(0, horizon)
+                    refused = [Verdict(moment, ask.keys[0][0]) for ask in asks]
+                    return loss.now, refused
+                if forgotten.script_too:
+                    await server.load()
         raise LimiterAway("the store forgets its epoch as soon as it is set")
+
+    async def _rebuild(self, server: _Server, loss: _Loss) -> int | None:
+        """Give the store its memory back; or until when to wait, on its clock."""
+        if loss.since is None:
+            return None
+        if self._nothing_given is not None and await self._nothing_given():
+            await server.remember(loss, [], fresh=True)
+        elif self._recall is None:
+            await server.remember(loss, [], fresh=False)
+        elif loss.now < loss.since + _OVER:
+            return loss.since + _OVER
+        elif not loss.mine:
+            return loss.now + _AGAIN
+        else:
+            try:
+                known = await self._recall()
+            except BaseException:
+                await server.leave()
+                raise
+            await server.remember(loss, known, fresh=False)
+        return None
+
+
+class _Loss(NamedTuple):
+    """What is known of a store without memory; ``since`` is None when it has one again.
+
+    ``run`` names the server's life. ``mine``: the asker is the one that is to rebuild it.
+    """
+
+    run: str
+    now: int
+    since: int | None = None
+    mine: bool = False
 
 
 class _Forgotten(Exception):
@@ -137,6 +194,8 @@ class _Forgotten(Exception):
 class _Server:
     def __init__(self, client: Redis, prefix: str) -> None:
         self.client, self.clock, self._prefix = client, StoreClock(), prefix
+        self._own = [f"{prefix}{name}" for name in ("epoch", "run", "lost", "rebuilds")]
+        self._who = secrets.token_hex(8)
         # The script's hash tells whether *this* database's epoch was looked after.
         database = client.connection_pool.connection_kwargs.get("db", 0)
         self._script = f"{_ADMIT}\n-- {prefix} {database}\n"
@@ -169,11 +228,45 @@ class _Server:
         self.clock.arrived(reply[0], after)
         return reply[0], understood(reply, names)
 
-    async def remember(self, *, fresh: bool, load: bool) -> None:
-        """Set the epoch; and only then load the script, for then others admit."""
-        await self.client.eval(_REMEMBER, 1, f"{self._prefix}epoch", "1" if fresh else "0")
-        if load:
-            await self.client.script_load(self._script)
+    async def lost(self, *, script_missing: bool) -> _Loss:
+        """Say that its memory is missing, and hear since when and who rebuilds it."""
+        run = str((await self.client.info("server")).get("run_id", ""))
+        if not run:
+            raise LimiterAway("the store does not tell its run_id")
+        reply = await self.client.eval(
+            _LOST,
+            len(self._own),
+            *self._own,
+            run,
+            "1" if script_missing else "0",
+            self._who,
+            _OVER,
+            _TURN,
+        )
+        if reply[0]:
+            return _Loss(run, reply[1])
+        return _Loss(run, reply[1], int(reply[2]), bool(reply[3]))
+
+    async def remember(
+        self, loss: _Loss, known: Sequence[tuple[str, Rate, Sequence[Use]]], *, fresh: bool
+    ) -> None:
+        """Set the epoch, and what is known of each limit with it."""
+        states = []
+        for _, rate, uses in known:
+            state = remembered(rate, uses)
+            states.append([pace(rate).window, state.tat, *state.behind])
+        keys = [*self._own, *(f"{self._prefix}key:{name}" for name, _, _ in known)]
+        since = "" if loss.since is None else str(loss.since)
+        arguments = (loss.run, since, "1" if fresh else "0", int(MAX_HORIZON * 1e6))
+        await self.client.eval(_REMEMBER, len(keys), *keys, *arguments, json.dumps(states))
+
+    async def leave(self) -> None:
+        """Let another rebuild it: we could not."""
+        await self.client.delete(self._own[3])
+
+    async def load(self) -> None:
+        """Only after the epoch is set, for then others admit."""
+        await self.client.script_load(self._script)
 
 
 def spelled(

@@ -166,10 +166,10 @@ class Verdict(NamedTuple):
 class _Book:
     """One limit while a batch is admitted: its state and the slots' ends along ``ahead``."""
 
-    __slots__ = ("ahead", "behind", "changed", "floor", "pace", "tats")
+    __slots__ = ("ahead", "behind", "changed", "pace", "tats")
 
-    def __init__(self, state: State, pace: Pace, now: int, floor: int) -> None:
-        self.pace, self.floor, self.changed = pace, floor, False
+    def __init__(self, state: State, pace: Pace, now: int) -> None:
+        self.pace, self.changed = pace, False
         self.ahead, self.behind, self.tats = list(state.ahead), list(state.behind), [state.tat]
         reach = now + int(MAX_HORIZON * 1e6)
         last = self.ahead[-1] if self.ahead else 0
@@ -187,7 +187,7 @@ class _Book:
 
     def earliest(self, start: int) -> int:
         """The least moment from ``start`` on that breaks neither rule."""
-        x = max(start, self.floor)
+        x = start
         k = bisect_right(self.ahead, x)
         while True:
             x = self._after(k, x)
@@ -218,7 +218,7 @@ class _Book:
         while n < len(self.ahead):
             moment = self.ahead[n]
             if moment > now and len(self.ahead) - n <= MAX_AHEAD:
-                x = self._after(n, max(now, self.floor))
+                x = self._after(n, now)
                 if x <= moment and self._fits(n, x):
                     break
             n += 1
@@ -277,7 +277,7 @@ def admit(
     ``now``, and all times, in microseconds. No moment is before ``now + lead`` (when the
     reply will be there); one later than ``now + lead + horizon`` is refused and charges
     nothing; a negative horizon refuses all. ``since``: when the store's memory begins;
-    what it gave before is unknown, so each limit first waits until that is over.
+    what it gave before is unknown, so a limit without a state waits until that is over.
     """
     lead, horizon = reach(lead, horizon)
     books: dict[str, _Book] = {}
@@ -292,8 +292,7 @@ def admit(
         for key, rate in ask.keys:
             if key not in books:
                 p = pace(rate)
-                floor = since + int(MAX_HORIZON * 1e6) + p.window if since else 0
-                books[key] = _Book(states.get(key) or State(), p, now, floor)
+                books[key] = _Book(states.get(key) or _unknown(p, since), p, now)
         start = now + lead
         moment, tightest = before.moment if before else start, ""
         settled = False
@@ -313,6 +312,12 @@ def admit(
     changed = {key: book.state() for key, book in books.items() if book.changed}
     states.update(changed)
     return verdicts, changed
+
+
+def _unknown(pace: Pace, since: int) -> State:
+    """A limit without a state, in a memory that begins at ``since``."""
+    after = int(MAX_HORIZON * 1e6) + pace.window + pace.tolerance
+    return State(since + after) if since else State()
 
 
 def reach(lead: int, horizon: int) -> tuple[int, int]:

@@ -13,12 +13,14 @@ import sqlalchemy as sa
 
 from mailgate.config.terms import Rate
 from mailgate.journal.tables import metadata
+from mailgate.limits.memory import Use
 from mailgate.limits.redis import RedisLimiter, clients
 from mailgate.limits.rules import MAX_HORIZON, Ask, Grant, Limiter, LimiterAway, Refusal
 from tests.contract.limits.stores import opened
 from tests.servers import Postgres, Valkey
 from tests.servers.process import Daemon, accepts, free_port
 from tests.servers.valkey import server_program
+from tests.unit.limits.promise import fullest
 
 ASK = Ask((("global", Rate(2, 1.0)),))
 SLOW = Ask((("slow", Rate(2, 60.0)),))
@@ -84,6 +86,95 @@ async def test_other_workers_wait_as_well_when_one_finds_the_store_wiped(valkey:
             client.flushall()
         await waited_out(second)
         await waited_out(first)
+
+
+#: All of the slow one may go at once, and then one in three minutes.
+BOTH = (("fast", Rate(30, 1.0)), ("slow", Rate(20, 3600.0, 20)))
+
+
+class Mail:
+    """Workers that send what they get permits for, and the book of it that they share."""
+
+    def __init__(self) -> None:
+        self.book: list[tuple[str, float]] = []
+        self.recalled = 0
+        self._working = True
+
+    async def recall(self) -> list[tuple[str, Rate, list[Use]]]:
+        self.recalled += 1
+        await asyncio.sleep(0.05)
+        now = time.monotonic()
+        return [
+            (key, rate, [Use(int((now - at) * 1e6), 1) for k, at in self.book if k == key])
+            for key, rate in BOTH
+        ]
+
+    async def work(self, url: str) -> None:
+        async def nothing_given() -> bool:
+            return not self.book
+
+        store = RedisLimiter(url, nothing_given=nothing_given, recall=self.recall)
+        asks = [Ask(BOTH), Ask(BOTH[:1])]
+        try:
+            while self._working:
+                await asyncio.sleep(0.01)
+                try:
+                    said = await store.reserve(asks, 0.4)
+                except LimiterAway:
+                    continue
+                for ask, answer in zip(asks, said, strict=True):
+                    if isinstance(answer, Grant):
+                        await asyncio.sleep(max(0.0, answer.opens - time.monotonic()))
+                        now = time.monotonic()
+                        if now <= answer.closes:
+                            self.book += [(key, now) for key, _ in ask.keys]
+        finally:
+            await store.close()
+
+    def stop(self) -> None:
+        self._working = False
+
+    def times(self, key: str) -> list[float]:
+        return sorted(at for k, at in self.book if k == key)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_wiped_store_goes_on_as_the_journal_remembers(
+    server_directory: Path, restarted: bool
+) -> None:
+    """Under load: never above, soon again, and rebuilt by one worker of four."""
+    server = Valkey(server_directory / "rebuilt")
+    mail = Mail()
+
+    async def until(key: str, count: int) -> None:
+        while len(mail.times(key)) < count:
+            await asyncio.sleep(0.01)
+
+    try:
+        async with asyncio.timeout(20), asyncio.TaskGroup() as workers:
+            for _ in range(4):
+                workers.create_task(mail.work(server.broker_url))
+            with server.client() as client:
+                await until("slow", 3)
+                client.save()
+                await until("slow", 8)
+                if not restarted:
+                    client.flushall()
+            if restarted:
+                server.kill()
+                server.start()
+            before, lost = len(mail.times("fast")), time.monotonic()
+            await until("slow", len(mail.times("slow")) + 5)
+            again = time.monotonic() - lost
+            await until("fast", before + 40)
+            mail.stop()
+    finally:
+        server.stop()
+    assert again < 4.0
+    assert mail.recalled == 1
+    # 20 of the slow one's, and no other for three minutes; a permit that came too late is lost.
+    assert len(mail.times("slow")) <= 20
+    assert fullest(mail.times("fast"), 1.0) <= 30
 
 
 async def test_a_killed_store_gives_nothing_and_comes_back_by_itself(valkey: Valkey) -> None:
