@@ -48,6 +48,8 @@ def signals(
     if not outcome.reply.code or outcome.phase not in _TALK:
         return []
     match outcome.scope:
+        case Scope.DOMAIN if _of_content(outcome):
+            return [(site, fine)]
         case Scope.DOMAIN:
             return [(site, fine), (there, _bad(outcome, pace))]
         case Scope.SENDER:
@@ -55,6 +57,12 @@ def signals(
         case Scope.RECIPIENT if outcome.phase in _THERE:
             return [(site, fine), (there, fine)]
     return [(site, fine)]
+
+
+def _of_content(outcome: Outcome) -> bool:
+    """Refused for good once the content was known: others may well be taken there."""
+    final = outcome.kind is Ending.FAIL and outcome.error_class != "rate_limited"
+    return final and outcome.phase not in (Phase.MAIL, Phase.RCPT)
 
 
 def _bad(outcome: Outcome, pace: float) -> Signal:

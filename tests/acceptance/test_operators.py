@@ -30,7 +30,7 @@ def test_failures_are_sent_again_by_id_class_template_and_time(stage: Setting) -
     notices = mails(3, to="gone", domain="b.example", template="notice", data=NOTICE)
     for document in notices:
         del document["subject"], document["text"]
-    # A fifth refusal in a row would open the domain's breaker.
+    # Ten refusals in a row would open the domain's breaker.
     scene.publish([*mails(4, to="gone"), *notices, *mails(4, to="spam"), *mails(10)])
     scene.wait_finished(21)
     assert sum(scene.relay.taken().values()) == 10

@@ -50,6 +50,8 @@ def reply(phase: Phase, code: int, text: str, enhanced: str = "") -> Outcome:
         (reply(Phase.RCPT, 550, "no such user", "5.1.1"), {"relay": "ok", "domain": "ok"}),
         (reply(Phase.RCPT, 451, "Greylisted", "4.7.1"), {"relay": "ok", "domain": "ok"}),
         (reply(Phase.MAIL, 552, "too large", "5.3.4"), {"relay": "ok"}),
+        (reply(Phase.DOT, 554, "5.7.1 Rejected as spam", "5.7.1"), {"relay": "ok"}),
+        (reply(Phase.RCPT, 554, "5.7.1 blocked", "5.7.1"), {"relay": "ok", "domain": "fail"}),
         (replace(outcomes.sent(Reply(250, "ok")), aside=True), {}),
         # Nothing was asked, or we ended it ourselves.
         (outcomes.failed(Phase.MAIL, Reply(0, "too large"), "too_large"), {}),
