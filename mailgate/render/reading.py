@@ -146,6 +146,10 @@ def _place(node: Any, sources: Mapping[str, str], otherwise: str) -> tuple[str, 
             for file, source in sources.items():
                 if found := rule.search(source.replace("{{", "((").replace("}}", "))")):
                     return file, line_of(source, found.start())
-        if "color" in _styles(at):
+        if said := _styles(at).get("color"):
+            own = re.compile(rf"(?<![-\w])color\s*:\s*{re.escape(said)}", re.IGNORECASE)
+            for file, source in sources.items():
+                if found := own.search(source):
+                    return file, line_of(source, found.start())
             break
     return otherwise, 0

@@ -158,12 +158,15 @@ def _markup(name: str, source: str) -> Iterator[Remark]:
 def _variables(template: Template, used: Mapping[str, set[str]]) -> Iterator[Remark]:
     """Variables that are asked for and said nowhere, or not in each language."""
     where = f"{template.name}/context.schema.json"
+    environment: Any = next(iter(template.variants.values())).html.environment
+    schema = environment.sources.get(where, "")
     # ``product`` is taken by every layout, ``time_zone`` by the filters of dates.
     for name in template.schema["properties"]:
         silent = sorted(locale for locale, names in used.items() if name not in names)
         if not silent or name in ("product", "time_zone"):
             continue
-        if len(silent) == len(used):
-            yield where, 0, f"{name} is used nowhere"
-        else:
-            yield where, 0, f"{name} is not used in {', '.join(silent)}"
+        said = re.search(rf"\"{re.escape(name)}\"\s*:", schema)
+        line = line_of(schema, said.start()) if said else 0
+        nowhere = len(silent) == len(used)
+        rule = "is used nowhere" if nowhere else f"is not used in {', '.join(silent)}"
+        yield where, line, f"{name} {rule}"

@@ -110,8 +110,8 @@ def test_variables_that_nobody_says(renderer_of: Build) -> None:
     found = renderer.catalogue.get("t")
     assert isinstance(found, Template)
     assert remarks(found) == [
-        ("t/context.schema.json", 0, "url is not used in de"),
-        ("t/context.schema.json", 0, "never is used nowhere"),
+        ("t/context.schema.json", 1, "url is not used in de"),
+        ("t/context.schema.json", 1, "never is used nowhere"),
     ]
 
 
@@ -127,7 +127,7 @@ def test_pale_text_is_named_with_the_rule_that_makes_it(renderer_of: Build) -> N
     renderer = renderer_of(html, files={"fixtures/typical.json": fixture})
     assert said(renderer) == [
         "warning: t/en.html line 3: #999999 on #eeeeee is 2.5 to 1, too pale to read",
-        "warning: t/en.html: #cccccc on #eeeeee is 1.4 to 1, too pale to read",
+        "warning: t/en.html line 5: #cccccc on #eeeeee is 1.4 to 1, too pale to read",
     ]
 
 
