@@ -51,6 +51,7 @@ from mailgate.render.errors import RenderError
 from mailgate.render.renderer import Renderer
 from mailgate.render.shelf import Shelf
 from mailgate.smtp.pool import Pool
+from mailgate.tracing.spans import Tracing
 
 #: Slots of the spool for each conversation: outcomes wait in theirs until they are written.
 SLOTS = 8
@@ -75,6 +76,7 @@ class Gateway:
         limiter: Callable[[Database], Limiter],
         signer: Signer | None = None,
         board: Board | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._config = config
         self._ring = ring
@@ -97,6 +99,7 @@ class Gateway:
         )
         self._ids = Ids(random.random)
         self._tally = Tally()
+        self._tracing = tracing
         self._lease = self._new_lease()
         self._pipeline: Pipeline | None = None
         self._taker: Taker | None = None
@@ -125,10 +128,11 @@ class Gateway:
         ring: Callable[[Lane], None],
         passwords: Mapping[str, Secret] | None = None,
         board: Board | None = None,
+        tracing: Tracing | None = None,
     ) -> Gateway:
         """Reads templates and DKIM keys; raises ``ConfigError`` for a key that cannot sign.
 
-        ``board`` is where the process hangs out its metrics.
+        ``board`` is where the process hangs out its metrics, ``tracing`` takes its spans.
         """
         roots = (*config.templates.path, built_in_root())
         return cls(
@@ -139,6 +143,7 @@ class Gateway:
             limiter=lambda database: open_limiter(config, database),
             signer=read_keys(config.dkim).signer(),
             board=board,
+            tracing=tracing,
         )
 
     async def start(self) -> None:
@@ -183,7 +188,7 @@ class Gateway:
             self._render,
             self._send,
             random.random,
-            Report(self._tally, self._database.now),
+            Report(self._tally, self._database.now, self._tracing),
             tell,
             self._trouble,
             self._tally,
@@ -231,6 +236,8 @@ class Gateway:
                 await asyncio.wait([task])
         if self._vitals is not None:
             await self._vitals.once()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
         await self._pool.close(1.0)
         await self._limiter.close()
         if self._pipeline is not None:

@@ -10,12 +10,16 @@ import signal
 import threading
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mailgate.cli.notify import ready
 from mailgate.cli.setting import check_keys, complain, fail, setting
+
+if TYPE_CHECKING:
+    from mailgate.config.shape import Config
+    from mailgate.tracing.spans import Tracing
 
 
 class PoolName(StrEnum):
@@ -58,6 +62,7 @@ def intake() -> None:
     celery_app.use(config)
     ids = Ids(random.random)
     url = config.intake.url or config.broker.url or ""
+    tracing = _tracing(config)
     tally, pulse, consuming = Tally(), watching.Pulse(), threading.Event()
 
     def on_ready() -> None:
@@ -70,7 +75,7 @@ def intake() -> None:
             fresh = asyncio.create_task(keep_fresh(shelf, lambda _names: None))
             await serve(
                 open_doors(url, config.intake.queue, batch=config.intake.batch),
-                lambda: Accept(config, Arrivals(database, ids), shelf.check_data),
+                lambda: Accept(config, Arrivals(database, ids), shelf.check_data, tracing),
                 bell.ring,
                 stop,
                 batch=config.intake.batch,
@@ -84,6 +89,8 @@ def intake() -> None:
         with watching.intake(config, tally, pulse, consuming.is_set):
             until_stopped(run)
     finally:
+        if tracing is not None:
+            tracing.close()
         database.close()
 
 
@@ -106,6 +113,7 @@ def worker(
     setting.logs()
     config = setting.config()
     check_keys(config)
+    _require_tracing(config)
     setting.database().close()
     lanes = [Lane(one.value) for one in lane] if lane else list(Lane)
     try:
@@ -183,6 +191,24 @@ def inbox() -> None:
         until_stopped(run)
     except OSError as error:
         fail(f"the inbox cannot listen: {error}")
+
+
+def _tracing(config: Config) -> Tracing | None:
+    """Where the spans of intake go; ends the program when they are asked for in vain."""
+    from mailgate.tracing.spans import Tracing, TracingMissing
+
+    if not config.tracing.enabled:
+        return None
+    try:
+        return Tracing.to_collector("intake")
+    except TracingMissing as error:
+        fail(str(error), 2)
+
+
+def _require_tracing(config: Config) -> None:
+    """Each of a worker's processes opens its own; what is missing is said before they start."""
+    if config.tracing.enabled and (traced := _tracing(config)) is not None:
+        traced.close()
 
 
 def until_stopped(run: Callable[[asyncio.Event], Awaitable[None]]) -> None:

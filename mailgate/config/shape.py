@@ -30,6 +30,7 @@ from mailgate.config.terms import (
     refuse,
 )
 from mailgate.config.throttles import Throttle
+from mailgate.config.tracing import Tracing
 
 
 class Broker(Section):
@@ -156,6 +157,7 @@ class Config(Section):
     studio: Studio = Studio()
     log: Log = Log()
     metrics: Metrics = Metrics()
+    tracing: Tracing = Tracing()
 
     @model_validator(mode="before")
     @classmethod

@@ -18,6 +18,7 @@ from mailgate.metrics.destinations import destination
 from mailgate.metrics.tally import Tally
 from mailgate.model.ids import spell
 from mailgate.model.state import State
+from mailgate.tracing.spans import Tracing
 
 _log = logging.getLogger("mailgate.gateway")
 
@@ -25,15 +26,20 @@ _log = logging.getLogger("mailgate.gateway")
 class Report:
     """``now`` is the journal's clock (ms)."""
 
-    def __init__(self, tally: Tally, now: Callable[[], int]) -> None:
+    def __init__(
+        self, tally: Tally, now: Callable[[], int], tracing: Tracing | None = None
+    ) -> None:
         self._tally = tally
         self._now = now
+        self._tracing = tracing
 
     def __call__(self, batch: Sequence[Ended]) -> None:
         log.dispositions([_disposition(ended) for ended in batch])
         now = self._now()
         for ended in batch:
             self._count(ended, now)
+            if self._tracing is not None and ended.claim.traceparent:
+                _trace(self._tracing, ended.claim.traceparent, ended)
 
     def _count(self, ended: Ended, now: int) -> None:
         claim, state = ended.claim, ended.settlement.path[0]
@@ -76,6 +82,29 @@ def tell(changes: Sequence[Change]) -> None:
         elif change.slowed:
             said["per_minute"] = int(record.pace)
             _log.warning("mail to there is slowed: it was refused as too fast", extra=said)
+
+
+def _trace(tracing: Tracing, traceparent: str, ended: Ended) -> None:
+    attempt, claim = ended.settlement.attempt, ended.claim
+    if attempt is None:
+        return
+    tracing.attempt(
+        traceparent,
+        {
+            "message_id": spell(claim.message_id),
+            "recipient_id": claim.recipient_id,
+            "producer": claim.producer,
+            "stream": claim.stream,
+            "relay": claim.relay,
+            "attempt": claim.attempts + 1,
+            "state": ended.settlement.path[0].value,
+            "phase": attempt.phase,
+            "code": attempt.code,
+            "error_class": attempt.error_class,
+        },
+        failed=ended.settlement.path[0] is not State.SENT,
+        at=(attempt.started_at * 1_000_000, attempt.ended_at * 1_000_000),
+    )
 
 
 def _disposition(ended: Ended) -> log.Disposition:

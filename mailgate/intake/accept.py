@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -35,7 +36,9 @@ from mailgate.journal.asides import By, labelled
 from mailgate.journal.letters import letter_text
 from mailgate.limits.policy import Policy
 from mailgate.model.address import Address
+from mailgate.model.ids import spell
 from mailgate.model.message import Unsubscribe
+from mailgate.tracing.spans import Tracing
 
 
 class DataFault(Protocol):
@@ -52,11 +55,18 @@ CheckData = Callable[[str, Mapping[str, Any]], Sequence[DataFault]]
 class Accept:
     """Turns batches of deliveries into rows. One a door: batches follow each other."""
 
-    def __init__(self, config: Config, arrivals: Arrivals, check_data: CheckData) -> None:
+    def __init__(
+        self,
+        config: Config,
+        arrivals: Arrivals,
+        check_data: CheckData,
+        tracing: Tracing | None = None,
+    ) -> None:
         self._config = config
         self._arrivals = arrivals
         self._check_data = check_data
         self._policy = Policy(config)
+        self._tracing = tracing
 
     async def batch(self, deliveries: Sequence[Delivery], forget: Sequence[int] = ()) -> Stored:
         """Write a batch; after this returns it may be acknowledged.
@@ -72,7 +82,20 @@ class Accept:
                 arrivals.append(decided)
             else:
                 refused.append(decided)
-        return await self._arrivals.store(arrivals, refused, forget)
+        begun = time.time_ns()
+        stored = await self._arrivals.store(arrivals, refused, forget)
+        if self._tracing is not None:
+            _trace(self._tracing, arrivals, stored, (begun, time.time_ns()))
+        return stored
+
+
+def _trace(
+    tracing: Tracing, arrivals: Sequence[Arrival], stored: Stored, at: tuple[int, int]
+) -> None:
+    for arrival, message_id in zip(arrivals, stored.ids, strict=False):
+        if arrival.traceparent:
+            said = (spell(message_id), arrival.producer, arrival.stream)
+            tracing.accepted(arrival.traceparent, *said, at=at)
 
 
 def decide(

@@ -45,11 +45,13 @@ class _Content(NamedTuple):
     send_at: int | None
     sensitive: bool
     body: str
+    traceparent: str | None
 
 
 _CLAIMED = (
     "r.id, r.token, r.message_id, r.kind, r.email, r.name, r.own, r.attempts, r.claims,"
-    " r.expires_at, m.producer, m.stream, m.accepted_at, m.send_at, m.sensitive, m.body"
+    " r.expires_at, m.producer, m.stream, m.accepted_at, m.send_at, m.sensitive, m.body,"
+    " m.traceparent"
 )
 
 
@@ -142,4 +144,5 @@ def _claim(
         expires_at=row.expires_at,
         sensitive=bool(row.sensitive),
         stored=stored,
+        traceparent=row.traceparent,
     )

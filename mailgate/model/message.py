@@ -108,3 +108,4 @@ class Claim:
     expires_at: int | None = None
     sensitive: bool = False
     stored: bytes | None = None
+    traceparent: str | None = None

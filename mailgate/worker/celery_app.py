@@ -104,7 +104,15 @@ def _build_gateway(config: Config, ring: Callable[[Lane], None]) -> Delivers:
         for name, relay in config.relays.items()
         if (password := resolve_password(relay, os.environ, name=name)) is not None
     }
-    return Gateway.from_config(config, ring=ring, passwords=passwords, board=_process.board)
+    from mailgate.tracing.spans import Tracing
+
+    return Gateway.from_config(
+        config,
+        ring=ring,
+        passwords=passwords,
+        board=_process.board,
+        tracing=Tracing.to_collector("worker") if config.tracing.enabled else None,
+    )
 
 
 _process = _Process()
