@@ -19,6 +19,8 @@ from mailgate.worker.settings import WorkerSettingsError, celery_settings, queue
 #: The pools in which an event loop beside the tasks works. Time limits exist in prefork alone.
 Pool = Literal["prefork", "threads", "solo"]
 
+_TASKS_COLUMNS = "name,args,state,result,received,runtime,worker"
+
 
 def worker(
     config: Config,
@@ -116,6 +118,9 @@ def flower_arguments(
         arguments.append(f"--basic_auth={','.join(basic_auth)}")
     if "FLOWER_READ_ONLY" not in environ or not read_only:
         arguments.append(f"--read_only={read_only}")
+    if "FLOWER_TASKS_COLUMNS" not in environ:
+        # With the lane and the counts, which by default stand only on a task's own page.
+        arguments.append(f"--tasks_columns={_TASKS_COLUMNS}")
     if "FLOWER_CONF" not in environ:
         # By default it would execute a flowerconfig.py of the current directory.
         arguments.append(f"--conf={os.devnull}")

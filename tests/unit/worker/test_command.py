@@ -31,7 +31,9 @@ def test_a_worker_without_a_lane_is_refused() -> None:
 
 def test_flower_stays_on_this_machine_and_only_looks() -> None:
     found = flower_arguments(None, None, (), True, {})
-    assert found == ["flower", "--address=127.0.0.1", "--read_only=True", "--conf=/dev/null"]
+    columns = "--tasks_columns=name,args,state,result,received,runtime,worker"
+    only_looks = ["--address=127.0.0.1", "--read_only=True", columns, "--conf=/dev/null"]
+    assert found == ["flower", *only_looks]
 
 
 @pytest.mark.parametrize("environ", [{}, {"FLOWER_ADDRESS": "0.0.0.0"}])
@@ -54,5 +56,6 @@ def test_flowers_own_variables_hold() -> None:
         "FLOWER_ADDRESS": "localhost",
         "FLOWER_CONF": "mine.py",
         "FLOWER_READ_ONLY": "false",
+        "FLOWER_TASKS_COLUMNS": "name",
     }
     assert flower_arguments(None, None, (), True, environ) == ["flower", "--address=localhost"]
