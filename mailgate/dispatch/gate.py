@@ -36,16 +36,28 @@ class Gate:
         self._config = config
         self._health: Mapping[Subject, Health] = {}
         self._paused: frozenset[tuple[str, str]] = frozenset()
+        # Names of domains, senders, streams and templates, and of relays, with anything to
+        # be thought about: all others go by the first relay.
+        self._names: frozenset[str] = frozenset()
+        self._touched: frozenset[str] = frozenset()
 
     def see(self, health: Mapping[Subject, Health], paused: frozenset[tuple[str, str]]) -> None:
         """The view as it was just read."""
         self._health, self._paused = health, paused
+        self._sort()
 
     def learn(self, changes: Iterable[Change]) -> None:
         """What a turn of this process changed: it need not wait for the next view."""
         new = {change.subject: Health(change.after) for change in changes}
         if new:
             self._health = {**self._health, **new}
+            self._sort()
+
+    def _sort(self) -> None:
+        relays = {who.relay for who in self._health if who.kind is Kind.RELAY}
+        self._touched = frozenset(relays | {name for kind, name in self._paused if kind == "relay"})
+        names = {who.name for who in self._health if who.kind is not Kind.RELAY}
+        self._names = frozenset(names | {name for kind, name in self._paused if kind != "relay"})
 
     def tracked(self, who: Subject) -> bool:
         """Whether a success of it has to be told: there are failures to be forgotten."""
@@ -83,20 +95,27 @@ class Gate:
 
     def ways(self, heads: Sequence[Head], now: int) -> dict[int, Way]:
         """How each head may go; of those that would be the same probe only the first."""
-        if self.quiet:
-            firsts: dict[tuple[int, str], Way] = {}
-            for head in heads:
-                if (head.bucket.id, head.stream) not in firsts:
-                    relays = self._relays(head)
-                    firsts[head.bucket.id, head.stream] = Way(relays[0] if relays else "")
-            return {head.id: firsts[head.bucket.id, head.stream] for head in heads}
         given: set[Subject] = set()
-        ways = {}
+        ways: dict[int, Way] = {}
+        plain: dict[tuple[int, str], Way | None] = {}
+        names = self._names
         for head in heads:
-            way = self._way(head, now, given)
-            given.update(way.probes)
+            kind = (head.bucket.id, head.stream)
+            if kind not in plain:
+                plain[kind] = self._plain(head)
+            way = plain[kind]
+            if way is None or not names.isdisjoint((head.domain, head.sender, head.template)):
+                way = self._way(head, now, given)
+                given.update(way.probes)
             ways[head.id] = way
         return ways
+
+    def _plain(self, head: Head) -> Way | None:
+        """The way of all in its bucket and stream that have no trouble of their own."""
+        relays = self._relays(head)
+        if head.stream in self._names or not self._touched.isdisjoint(relays):
+            return None
+        return Way(relays[0] if relays else "")
 
     def _way(self, head: Head, now: int, given: set[Subject]) -> Way:
         in_common = [(By.DOMAIN, head.domain), (By.STREAM, head.stream)]
