@@ -1,11 +1,12 @@
-"""Pictures of the built-in templates, and the contact sheet beside this file.
+"""Pictures of the built-in templates, and the contact sheets beside this file.
 
     ./dev run python docs/pictures/make.py [--all DIR] [TEMPLATE...]
 
 Needs Chromium with chromedriver, the test requirements, and fonts for all three
 scripts (on Debian fonts-dejavu and fonts-wqy-microhei). Each template is
 shown by its typical data in a browser that fetches nothing, in English,
-Chinese and Arabic, on a phone and a desktop, light and dark. ``--all`` writes
+Chinese and Arabic, on a phone and a desktop, light and dark: ``templates.jpg``. Its other
+data (least, most, hostile, in other scripts) is on ``fixtures.jpg``. ``--all`` writes
 one page of pictures for each template into a directory, to look at.
 """
 
@@ -29,6 +30,8 @@ from selenium.webdriver.chrome.service import Service
 from mailgate.render import Catalogue, Renderer, Template, built_in_root
 
 SHEET = Path(__file__).with_name("templates.jpg")
+#: Each template by all its data, in English.
+EDGES = Path(__file__).with_name("fixtures.jpg")
 #: What shows each language at its best.
 FIXTURES = {"en": "typical", "zh-CN": "cjk", "ar": "rtl"}
 #: Language, width in CSS pixels, colour scheme.
@@ -114,6 +117,20 @@ def views(camera: Camera, renderer: Renderer, template: Template, wanted: Sequen
     return "".join(out)
 
 
+def edges(camera: Camera, renderer: Renderer, template: Template) -> str:
+    """Each fixture on a phone and a desktop, light and dark, as one row of HTML."""
+    out = []
+    for fixture in ("minimal", "typical", "hostile", "max", "cjk", "rtl"):
+        page = renderer.preview(template.name, template.fixtures[fixture], "en").html
+        page = page.replace(_PHOTO, "data:image/svg+xml," + _DRAWN.replace("#", "%23"))
+        for width, scheme in ((800, "light"), (800, "dark"), (375, "light"), (375, "dark")):
+            shot = camera.take(page, width, scheme, "jpeg", most=1500)
+            name = f"{template.name}, {fixture}, {width} pixels, {scheme}"
+            image = f'<img alt="{name}" src="data:image/jpeg;base64,{shot}">'
+            out.append(f'<span class="w{width}">{image}</span>')
+    return "".join(out)
+
+
 _STYLE = """
 body { margin: 0; padding: 24px; background: #dfe3ea; font: 600 15px Arial, sans-serif; }
 .sheet { display: grid; grid-template-columns: repeat(3, 1fr); gap: 26px 30px; }
@@ -124,6 +141,10 @@ h2 { margin: 0 0 8px; font-size: 15px; color: #1b2130; }
 .sheet span { max-height: 260px; }
 .sheet .w800 { width: 200px; }
 .sheet .w375 { width: 118px; }
+.edges .row { gap: 4px; margin-bottom: 14px; }
+.edges span { max-height: 200px; }
+.edges .w800 { width: 108px; }
+.edges .w375 { width: 62px; }
 .all .row { flex-wrap: wrap; }
 .all .w800 { width: 480px; }
 .all .w375 { width: 300px; }
@@ -138,7 +159,8 @@ def main() -> None:
     given = parser.parse_args()
     renderer = Renderer(Catalogue.load([built_in_root()]))
     templates = [renderer.catalogue.get(name) for name in renderer.catalogue.names()]
-    cells = []
+    cells: list[str] = []
+    rows: list[str] = []
     with browser() as opened, tempfile.TemporaryDirectory() as scratch:
         camera = Camera(opened, Path(scratch))
         for template in templates:
@@ -150,6 +172,9 @@ def main() -> None:
             cells.append(
                 f'<div><h2>{html.escape(template.name)}</h2><div class="row">{row}</div></div>'
             )
+            if not given.all:
+                row = edges(camera, renderer, template)
+                rows.append(f'<h2>{html.escape(template.name)}</h2><div class="row">{row}</div>')
             if given.all:
                 page = f'<style>{_STYLE}</style><div class="all">{cells.pop()}</div>'
                 given.all.mkdir(parents=True, exist_ok=True)
@@ -157,9 +182,14 @@ def main() -> None:
                 (given.all / f"{template.name}.png").write_bytes(shot)
         if cells:
             page = f'<style>{_STYLE}</style><div class="sheet">{"".join(cells)}</div>'
-            shot = base64.b64decode(camera.take(page, 1840, "light", "jpeg", most=9000))
-            SHEET.write_bytes(shot)
-            print(f"{SHEET}: {len(shot)} bytes")
+            _write(SHEET, camera.take(page, 1840, "light", "jpeg", most=9000))
+            page = f'<style>{_STYLE}</style><div class="edges">{"".join(rows)}</div>'
+            _write(EDGES, camera.take(page, 2300, "light", "jpeg", most=9000))
+
+
+def _write(target: Path, shot: str) -> None:
+    target.write_bytes(base64.b64decode(shot))
+    print(f"{target}: {target.stat().st_size} bytes")
 
 
 if __name__ == "__main__":
