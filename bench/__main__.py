@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import rendering, runs
+from bench import limits, rendering, runs
 from bench.budget import Budget
 from bench.runs import Idle, Load
 from bench.sides import Make, makers
@@ -26,6 +26,8 @@ SIDES = ("plain", "embedded", "servers")
 def main() -> int:
     if sys.argv[1:2] == ["render"]:
         return rendering.main(sys.argv[2:])
+    if sys.argv[1:2] == ["limits"]:
+        return limits.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--messages", type=int, default=20_000, help="a run of ours; 0: none")
     parser.add_argument("--plain", type=int, default=1_500, help="a run of the plain pattern")

@@ -16,6 +16,7 @@ from mailgate.cli import (
     dkim,
     failures,
     journal,
+    limits,
     messages,
     parked,
     pausing,
@@ -98,6 +99,7 @@ app.add_typer(failures.app, name="failures")
 app.add_typer(parked.app, name="parked")
 app.add_typer(suppressions.app, name="suppressions")
 app.add_typer(relays.app, name="relays")
+app.add_typer(limits.app, name="limits")
 app.add_typer(pausing.app, name="pauses")
 app.command()(pausing.pause)
 app.command()(pausing.resume)

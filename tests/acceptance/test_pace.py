@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import time
 from itertools import pairwise
@@ -10,8 +11,18 @@ from typing import Any
 import pytest
 
 from tests.acceptance.conftest import FULL, Setting
-from tests.acceptance.stage import Program, Stage, cpu_seconds, family, mails, until
+from tests.acceptance.stage import (
+    Program,
+    Relay,
+    Stage,
+    cpu_seconds,
+    family,
+    mails,
+    paced,
+    until,
+)
 from tests.acceptance.stage.relay import busiest
+from tests.acceptance.stage.stage import short_directory
 
 #: Messages in the backlog, and seconds that are measured.
 BACKLOG, SECONDS = (20_000, 60.0) if FULL else (2_000, 10.0)
@@ -76,6 +87,34 @@ def test_a_backlog_keeps_the_relays_rate_and_a_high_message_passes_it(
     # 10% of a core is the aim on a quiet machine; here others may warm the caches.
     assert share < (0.10 if FULL else 0.20)
     assert max(scene.relay.taken().values()) == 1
+
+
+@pytest.mark.alone
+@pytest.mark.timeout(300)
+def test_four_limits_at_once_hold_in_every_window(stage: Setting, figure: Any) -> None:
+    """Global, relay, destination and producer, each the tightest in its turn."""
+    directory = short_directory()
+    second = Relay(directory)
+    try:
+        scene = stage("valkey", "postgresql", settings=paced.settings(second))
+        documents = paced.load(1.0 if FULL else 0.1)
+        scene.intake()
+        scene.publish(documents)
+        scene.wait_accepted(len(documents), 60)
+        scene.worker(2)
+        scene.worker(2)
+        scene.wait_finished(len(documents), 240 if FULL else 60)
+        books = scene.relay.book(), second.book()
+    finally:
+        second.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+    found, used = paced.limits(*books), paced.used(*books)
+    closest = {f"{limit.name}_closest": round(limit.closest, 4) for limit in found}
+    figure(**{limit.name: limit.fullest for limit in found}, **closest, used=round(used, 4))
+    assert sum(map(len, books)) == len(documents)
+    assert [limit.name for limit in found if limit.fullest > limit.most] == []
+    # A permit that a busy machine lets pass is lost: only the full run is sure of the machine.
+    assert used >= (0.95 if FULL else 0.75)
 
 
 def test_a_throttled_recipient_never_gets_more_and_nobody_waits_for_it(
