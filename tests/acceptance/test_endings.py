@@ -20,6 +20,9 @@ RETRY = {
     "streams.transactional.retry.cap": "2s",
     "streams.bulk.retry.first": "1s",
     "streams.bulk.uncertain": "hold",
+    # Five of each trouble in a row would open a breaker, and the schedule is what counts here.
+    "breakers.relay.failures": "100",
+    "breakers.domain.failures": "100",
 }
 PLANS = {
     "soft": ["451 4.4.1 No route now", "451 4.4.1 No route now", "250"],
