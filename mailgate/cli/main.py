@@ -30,6 +30,7 @@ from mailgate.cli import (
     suppressions,
     templates,
     up,
+    upkeep,
 )
 from mailgate.cli.setting import setting
 
@@ -108,6 +109,8 @@ app.add_typer(templates.app, name="templates")
 app.add_typer(dkim.app, name="dkim")
 app.add_typer(journal.db, name="db")
 app.add_typer(settings.config, name="config")
+app.command()(upkeep.clean)
+app.command()(upkeep.erase)
 app.command()(settings.contract)
 
 

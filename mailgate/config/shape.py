@@ -17,6 +17,7 @@ from mailgate.config.limits import Limits
 from mailgate.config.metrics import Metrics
 from mailgate.config.producers import Producer
 from mailgate.config.relays import Relay
+from mailgate.config.retention import Retention
 from mailgate.config.rules import Rule
 from mailgate.config.sandbox import Sandbox
 from mailgate.config.streams import Stream, built_in_streams, with_built_in
@@ -151,6 +152,7 @@ class Config(Section):
     breakers: Breakers = Breakers()
     sandbox: Sandbox = Sandbox()
     suppressions: Suppressions = Suppressions()
+    retention: Retention = Retention()
     rules: dict[Name, Rule] = Field(default_factory=dict)
     worker: Worker = Worker()
     inbox: Inbox = Inbox()

@@ -135,7 +135,7 @@ class Settling:
             f"SELECT id FROM messages WHERE id IN (SELECT id FROM {rows({'id': 'bigint'})})"
             " AND sensitive ORDER BY id" + ("" if database.sqlite else " FOR UPDATE")
         )
-        self._redact = _redaction(database.sqlite)
+        self._redact = redaction(database.sqlite, "m.sensitive")
 
     def write(
         self, connection: sa.Connection, settlements: Sequence[Settlement], now: int
@@ -205,18 +205,24 @@ class Settling:
                 connection.execute(statement, {"message": message_id})
 
 
-def _redaction(sqlite: bool) -> tuple[sa.TextClause, ...]:
-    """What a sensitive message forgets when nobody waits for it or can be sent it again."""
+#: Nobody with one of these waits for the mail any more, or can be sent it again.
+SPENT = ("cancelled", "digested", "sent", "throttled")
+
+
+def redaction(sqlite: bool, more: str = "true") -> tuple[sa.TextClause, ...]:
+    """What a message forgets when it is spent, and meets one ``more`` condition on ``m``."""
     secret = ("data", "text", "html", "subject", "headers")
     if sqlite:
         paths = ", ".join(f"'$.{k}'" for k in secret)
-        lean = f"json_remove(body, {paths})"
+        lean = f"json_set(json_remove(body, {paths}), '$.redacted', json('true'))"
     else:
-        lean = "(body::jsonb " + " ".join(f"- '{k}'" for k in secret) + ")::text"
+        gone = " ".join(f"- '{k}'" for k in secret)
+        lean = f"((body::jsonb {gone}) || '{{\"redacted\": true}}'::jsonb)::text"
+    spent = ", ".join(f"'{state}'" for state in SPENT)
     over = (
-        "EXISTS (SELECT 1 FROM messages m WHERE m.id = :message AND m.sensitive)"
+        f"EXISTS (SELECT 1 FROM messages m WHERE m.id = :message AND {more})"
         " AND NOT EXISTS (SELECT 1 FROM recipients r WHERE r.message_id = :message"
-        " AND r.state NOT IN ('sent', 'cancelled', 'throttled', 'digested'))"
+        f" AND r.state NOT IN ({spent}))"
     )
     return (
         sa.text(f"UPDATE messages SET body = {lean} WHERE id = :message AND {over}"),

@@ -36,6 +36,11 @@ class Ids:
         return self._last
 
 
+def first_of(ms: int) -> int:
+    """The least identifier that can be drawn at a time (ms since 1970)."""
+    return max(0, ms - _EPOCH_MS) << _RANDOM_BITS
+
+
 def spell(number: int) -> str:
     """The 13 characters in which people and events see an identifier."""
     return "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])[1:]

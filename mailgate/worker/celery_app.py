@@ -23,10 +23,11 @@ from mailgate.config.load import load, resolve_password
 from mailgate.config.shape import Config
 from mailgate.metrics.board import Board
 from mailgate.model.state import Lane
+from mailgate.worker.cleaning import clean_up
 from mailgate.worker.doorbell import Doorbell
 from mailgate.worker.loop import Bridge, Delivers
 from mailgate.worker.mends import mend_redis_channel
-from mailgate.worker.settings import TASK, celery_settings, time_limits
+from mailgate.worker.settings import CLEAN, CLEAN_FOR, TASK, celery_settings, time_limits
 from mailgate.worker.waits import leave_soon, wake_up, watch_children
 
 #: Seconds that conversations get to end when a process stops.
@@ -159,6 +160,12 @@ app.add_defaults(lambda: celery_settings(config()))
 def deliver(lane: str) -> dict[str, int]:
     """Deliver what is due in a lane, until its deadline; returns counts, for Flower."""
     return _process.bridge().deliver(Lane(lane))
+
+
+@app.task(name=CLEAN)
+def clean() -> dict[str, int]:
+    """Delete and redact what is kept no longer; returns counts, for Flower."""
+    return clean_up(config(), CLEAN_FOR)
 
 
 @signals.worker_init.connect(weak=False)

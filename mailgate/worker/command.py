@@ -14,7 +14,7 @@ from mailgate.config.shape import Config
 from mailgate.config.urls import is_loopback
 from mailgate.model.state import Lane
 from mailgate.worker import celery_app
-from mailgate.worker.settings import WorkerSettingsError, celery_settings, queue_name
+from mailgate.worker.settings import CHORES, WorkerSettingsError, celery_settings, queue_name
 
 #: The pools in which an event loop beside the tasks works. Time limits exist in prefork alone.
 Pool = Literal["prefork", "threads", "solo"]
@@ -80,10 +80,12 @@ def worker_arguments(
     if name is None:
         only = "" if len(wanted) == len(Lane) else "-" + "-".join(lane.value for lane in wanted)
         name = f"mailgate{only}"
+    # One that is kept for urgent mail does nothing else.
+    chores = [] if wanted == [Lane.HIGH] else [CHORES]
     arguments = [
         "worker",
         f"--hostname={name}@%h",
-        f"--queues={','.join(queue_name(lane) for lane in wanted)}",
+        f"--queues={','.join([*(queue_name(lane) for lane in wanted), *chores])}",
         f"--pool={pool}",
         f"--loglevel={loglevel}",
         # Workers have nothing to say to each other, and mingle costs a second at the start.

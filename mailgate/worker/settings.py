@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from celery.schedules import crontab
 from kombu import Exchange, Queue
 
 from mailgate.config.shape import Config
@@ -15,6 +16,10 @@ from mailgate.model.state import Lane
 from mailgate.worker.broker import broker_settings
 
 TASK = "mailgate.deliver"
+#: What beat has a worker do each hour, and for how long at most (seconds).
+CLEAN, CLEAN_FOR = "mailgate.clean", 10.0
+#: The queue of what beat has workers do.
+CHORES = "mailgate.chores"
 
 #: RabbitMQ closes the channel of a consumer that acknowledges later than this (its
 #: ``consumer_timeout``, 30 minutes by default).
@@ -61,7 +66,7 @@ def queue_name(lane: Lane) -> str:
 
 
 def queues() -> tuple[Queue, ...]:
-    """A queue per lane, highest first.
+    """A queue per lane, highest first, and one for what beat has workers do.
 
     A ring is disposable: each worker looks at the journal once a second without
     one. So the queues are classic, not replicated (quorum queues would also make
@@ -70,7 +75,7 @@ def queues() -> tuple[Queue, ...]:
     are durable since RabbitMQ 4 deprecates shared queues that are not.
     """
     exchange = Exchange("mailgate.rings", type="direct")
-    return tuple(
+    rings = tuple(
         Queue(
             queue_name(lane),
             exchange,
@@ -84,12 +89,20 @@ def queues() -> tuple[Queue, ...]:
         )
         for lane in Lane
     )
+    # What the clock asks for is no ring, and must not give way to one.
+    classic = {"x-queue-type": "classic"}
+    return (
+        *rings,
+        Queue(CHORES, exchange, routing_key=CHORES, durable=True, queue_arguments=classic),
+    )
 
 
 def route(
     name: str, args: Any, kwargs: Any, options: Any, task: Any = None, **_: Any
 ) -> dict[str, str] | None:
     """Celery's router: a ring goes to the queue of the lane that it names."""
+    if name == CLEAN:
+        return {"queue": CHORES}
     if name != TASK:
         return None
     lane = kwargs["lane"] if kwargs and "lane" in kwargs else args[0]
@@ -150,6 +163,14 @@ def celery_settings(config: Config) -> dict[str, Any]:
         "control_queue_durable": True,
         # In memory: beat has nothing to remember, every fire is a unique row.
         "beat_scheduler": "celery.beat:Scheduler",
+        "beat_schedule": {
+            CLEAN: {
+                # Nobody there to do it: the next hour's will do.
+                "task": CLEAN,
+                "schedule": crontab(minute="17"),
+                "options": {"expires": 3600},
+            }
+        },
         "timezone": "UTC",
         "enable_utc": True,
     }

@@ -11,14 +11,15 @@ from mailgate.worker.settings import WorkerSettingsError
 
 def test_a_worker_takes_every_lane_highest_first() -> None:
     found = worker_arguments(None, set(Lane), "prefork", "info", None)
-    assert "--queues=mailgate.high,mailgate.normal,mailgate.bulk" in found
+    assert "--queues=mailgate.high,mailgate.normal,mailgate.bulk,mailgate.chores" in found
     assert "--hostname=mailgate@%h" in found
     assert not [a for a in found if a.startswith("--concurrency")]
 
 
 def test_a_worker_for_some_lanes_has_a_name_of_its_own() -> None:
     found = worker_arguments(1, [Lane.NORMAL, Lane.HIGH], "prefork", "info", None)
-    assert "--queues=mailgate.high,mailgate.normal" in found
+    assert "--queues=mailgate.high,mailgate.normal,mailgate.chores" in found
+    assert "--queues=mailgate.high" in worker_arguments(1, [Lane.HIGH], "prefork", "info", None)
     assert "--hostname=mailgate-high-normal@%h" in found
     assert "--concurrency=1" in found
     assert "--hostname=two@%h" in worker_arguments(1, [Lane.HIGH], "prefork", "info", "two")

@@ -17,6 +17,7 @@ from mailgate.model.state import Lane
 from mailgate.worker.broker import broker_settings
 from mailgate.worker.celery_app import PlainTask
 from mailgate.worker.settings import (
+    CLEAN,
     TASK,
     WorkerSettingsError,
     celery_settings,
@@ -51,6 +52,9 @@ def test_no_broker_is_refused_by_name_of_the_key() -> None:
 
 def test_a_queue_per_lane_keeps_one_ring() -> None:
     found = {queue.name: queue for queue in queues()}
+    # What beat asks for is no ring, and gives way to none.
+    chores = found.pop("mailgate.chores")
+    assert chores.queue_arguments == {"x-queue-type": "classic"}
     assert list(found) == ["mailgate.high", "mailgate.normal", "mailgate.bulk"]
     for queue in found.values():
         assert queue.durable
@@ -64,6 +68,7 @@ def test_a_queue_per_lane_keeps_one_ring() -> None:
 def test_rings_are_routed_by_lane() -> None:
     assert route(TASK, ["bulk"], {}, {}) == {"queue": "mailgate.bulk"}
     assert route(TASK, [], {"lane": "high"}, {}) == {"queue": "mailgate.high"}
+    assert route(CLEAN, [], {}, {}) == {"queue": "mailgate.chores"}
     assert route("celery.backend_cleanup", [], {}, {}) is None
     with pytest.raises(ValueError, match="not a valid Lane"):
         route(TASK, ["urgent"], {}, {})
@@ -76,7 +81,10 @@ def test_a_ring_goes_to_its_lane_whoever_publishes_it() -> None:
             for lane in Lane:
                 app.send_task(TASK, [lane.value], connection=connection, ignore_result=True)
             channel = connection.default_channel
-            for queue in queues():
+            app.send_task(CLEAN, [], connection=connection, ignore_result=True)
+            rings = queues()
+            assert rings[-1](channel).get(no_ack=True).headers["task"] == CLEAN
+            for queue in rings[:-1]:
                 got = queue(channel).get(no_ack=True)
                 assert got is not None
                 assert got.payload[0] == [queue.name.removeprefix("mailgate.")]

@@ -1,0 +1,141 @@
+"""Keeping the journal small, and forgetting one person.
+
+Owns what is deleted when, in which order, and the audit of an erasure. A clean-up works
+in small transactions for a bounded time; what is left is for the next.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mailgate.config.shape import Config
+from mailgate.config.throttles import ThrottleRule
+from mailgate.journal.database import Connection, Database
+from mailgate.journal.filters import Filter
+from mailgate.journal.retention import Retention
+from mailgate.journal.suppression_list import sweep
+from mailgate.journal.surgery import Act, Surgery, audit
+from mailgate.model.state import FINAL, State
+
+#: Rows of one transaction: others wait for it no longer than for a batch of their own.
+CHUNK = 500
+#: What throttles look back at most (ms), beside the longest window of the configuration.
+_SLACK = 3_600_000
+MONTH = 31 * 86400.0
+
+
+def clean(database: Database, config: Config, seconds: float) -> dict[str, int]:
+    """Delete and redact what the configuration keeps no longer; gives how many of each.
+
+    Several at once harm nothing. Stops after ``seconds``; raises ``JournalAway``.
+    """
+    keep, ends = config.retention, time.monotonic() + seconds
+    retention = Retention(database)
+    done: Counter[str] = Counter()
+    now = database.now()
+
+    def chunks(name: str, work: Callable[[Connection], int]) -> None:
+        while time.monotonic() < ends:
+            count = database.run_now(work)
+            done[name] += count
+            if count < CHUNK:
+                return
+
+    def walk(name: str, age: float, find: _Find, act: Callable[..., int]) -> None:
+        before, last = now - _ms(age), 0
+
+        def work(c: Connection) -> tuple[int, int]:
+            ids = find(c, before, CHUNK, last)
+            return (act(c, ids), ids[-1]) if ids else (0, 0)
+
+        while time.monotonic() < ends:
+            count, last = database.run_now(work)
+            done[name] += count
+            if not last:
+                return
+
+    if keep.messages:
+        age = keep.messages
+        before = now - _ms(age)
+        walk("messages", age, retention.over, lambda c, ids: retention.delete(c, before, ids))
+    if keep.content:
+        walk("contents", keep.content, retention.talkative, retention.redact)
+    if keep.parked:
+        before_parked = now - _ms(keep.parked)
+        chunks("parked", lambda c: retention.parked(c, before_parked, CHUNK))
+    if keep.actions:
+        before_actions = now - _ms(keep.actions)
+        chunks("actions", lambda c: retention.actions(c, before_actions, CHUNK))
+    hits = now - _ms(longest_window(config)) - _SLACK
+    chunks("throttle_hits", lambda c: retention.hits(c, hits, CHUNK))
+    forget = _ms(config.suppressions.forget)
+    chunks("suppressions", lambda c: sweep(c, now, forget, CHUNK))
+    return dict(done)
+
+
+_Find = Callable[[Connection, int, int, int], list[int]]
+
+
+def longest_window(config: Config) -> float:
+    """The longest that any throttle looks back, in seconds: a message's own up to a month."""
+    streams = config.streams.values()
+    rules: list[ThrottleRule] = [*config.throttles.values()]
+    rules += [rule for stream in streams for rule in stream.throttle]
+    said = [span for rule in rules for span in (rule.window, rule.spacing) if span is not None]
+    return max([MONTH, *said, *(stream.hard_cap.period for stream in streams)])
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What was done about one address; ``busy`` recipients are being sent just now."""
+
+    cancelled: int
+    recipients: int
+    parked: int
+    busy: int
+
+
+def erase(database: Database, address: str, act: Act) -> Erased:
+    """Cancel what waits for an address and forget it in everything that is over.
+
+    ``act.detail`` must not name the address: the audit stays. Raises ``JournalAway``.
+    """
+    retention, surgery = Retention(database), Surgery(database)
+    waiting = Filter(states=(State.QUEUED, State.DEFERRED, State.HELD, State.UNCERTAIN))
+
+    def stop(c: Connection) -> int:
+        rows = [r for r, _, s in retention.of(c, address, CHUNK) if State(s) in waiting.states]
+        # What may have arrived is over for them all the same.
+        moved = surgery.move(c, rows, State.CANCELLED, act) if rows else None
+        return len(moved.recipient_ids) if moved else 0
+
+    def forget(c: Connection) -> tuple[int, int]:
+        rows = retention.of(c, address, CHUNK)
+        ended = [(r, m) for r, m, s in rows if State(s) in FINAL or State(s) is State.UNCERTAIN]
+        retention.forget(c, address, ended)
+        return len(ended), len(rows) - len(ended)
+
+    def unpark(c: Connection) -> int:
+        ids = retention.parked_of(c, address)
+        if ids:
+            retention.forget_parked(c, ids, act.who, database.now())
+        return len(ids)
+
+    cancelled = recipients = busy = 0
+    while count := database.run_now(stop):
+        cancelled += count
+    while True:
+        count, busy = database.run_now(forget)
+        recipients += count
+        if not count:
+            break
+    parked = database.run_now(unpark)
+    database.run_now(lambda c: audit(c, act, recipients, database.now()))
+    return Erased(cancelled, recipients, parked, busy)
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)
