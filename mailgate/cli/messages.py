@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Annotated, Any
 
@@ -108,6 +109,9 @@ def show(
     if told is None:
         fail(f"there is no message {message}")
     document = _document(told, personal)
+    waits = guarded(lambda: asyncio.run(_waits(told)))
+    for recipient in document["recipients"]:
+        recipient["waits_for"] = waits.get(number(recipient["id"]))
     if as_json:
         show_json(document)
         return
@@ -162,6 +166,24 @@ def _move(numbers: list[str], target: State, verb: str, reason: str, as_json: bo
         print(f"{verb}: {done} recipients")
     if not done:
         raise typer.Exit(1)
+
+
+async def _waits(told: dict[str, Any]) -> dict[int, str]:
+    """What those wait for that wait, by recipient."""
+    from mailgate.gateway import open_limiter
+    from mailgate.model.state import WAITING
+    from mailgate.operations.standing import standing
+    from mailgate.operations.waiting import reasons
+
+    if not any(State(r["state"]) in WAITING for r in told["recipients"]):
+        return {}
+    config, database = setting.config(), setting.database()
+    found = standing(database, config)
+    limiter = open_limiter(config, database)
+    try:
+        return await reasons(told, found, config, limiter)
+    finally:
+        await limiter.close()
 
 
 def _document(told: dict[str, Any], personal: bool) -> dict[str, Any]:
@@ -243,6 +265,8 @@ def _lines(d: dict[str, Any]) -> list[str]:
     for r in d["recipients"]:
         class_ = f" ({r['error_class']})" if r["error_class"] else ""
         out.append(f"  {r['kind']} {r['recipient']}: {r['state']}{class_}  [{r['id']}]")
+        if r["waits_for"]:
+            out.append(f"    waits for {r['waits_for']}")
     story: list[tuple[str, int, str]] = []
     for e in d["events"]:
         who = f"[{e['recipient']}] " if e["recipient"] and len(d["recipients"]) > 1 else ""

@@ -221,7 +221,10 @@ def story(connection: sa.Connection, message_id: int) -> dict[str, Any] | None:
     if head is None:
         return None
     people = connection.execute(
-        sa.select(recipients).where(recipients.c.message_id == message_id).order_by("n")
+        sa.select(recipients, buckets.c.lane, buckets.c.route)
+        .join(buckets, buckets.c.id == recipients.c.bucket_id)
+        .where(recipients.c.message_id == message_id)
+        .order_by("n")
     ).all()
     numbers = [p.id for p in people]
     tried = connection.execute(

@@ -12,12 +12,20 @@ from typing import Any
 import pytest
 
 from mailgate.config.shape import Config
+from mailgate.config.terms import parse_rate
 from mailgate.intake.accept import Accept
 from mailgate.intake.door import Delivery
+from mailgate.journal.breakers import Health
+from mailgate.journal.permits import JournalLimiter
+from mailgate.journal.search import story
 from mailgate.journal.settling import Attempt
+from mailgate.limits.breaker import Kind, Record, Subject
+from mailgate.limits.rules import Ask, Grant
 from mailgate.model.ids import spell
 from mailgate.model.state import Lane, State
 from mailgate.operations import resend as resending
+from mailgate.operations.standing import Standing
+from mailgate.operations.waiting import reasons
 from tests.contract.journal.rig import Rig, arrival, settlement
 from tests.integration.cli.conftest import Shell
 
@@ -551,3 +559,78 @@ def test_confirmed_mail_is_sent_and_the_audit_says_why(shell: Shell, journal: Ri
     assert journal.one("SELECT state FROM recipients").state == "sent"
     story = shell("messages", "show", spell(message)).out
     assert "in its log" in story
+
+
+# --- what waits, and for what -----------------------------------------------------------
+
+
+def waits_for(shell: Shell, message: int) -> list[str | None]:
+    said = shell("messages", "show", spell(message), "--json")
+    assert said.code == 0, said.err
+    found = [r["waits_for"] for r in said.document["recipients"]]
+    for reason in found:
+        # People read the same.
+        assert reason is None or reason[:12] in shell("messages", "show", spell(message)).out
+    return found
+
+
+def test_the_story_says_for_what_a_message_waits(shell: Shell, journal: Rig) -> None:
+    shell.environment["MAILGATE_LIMITER__URL"] = "journal"
+    journal.sql("UPDATE buckets SET route = 'main'")
+    [message] = journal.store(arrival("a", "ann@example.org")).ids
+    journal.sql("UPDATE buckets SET route = 'main'")
+    assert waits_for(shell, message) == ["its turn"]
+
+    shell.environment["MAILGATE_RELAYS__MAIN__RATE"] = "1/h"
+    assert waits_for(shell, message) == ["its turn"]
+    asyncio.run(_use_up(journal, "relay:main", "1/h"))
+    [reason] = waits_for(shell, message)
+    assert reason is not None
+    assert reason.startswith("the limit relay:main, which admits in 36")
+
+    assert shell("relays", "pause", "main", "--reason", "mending").code == 0
+    [reason] = waits_for(shell, message)
+    assert reason is not None
+    assert reason.startswith("the pause of relay main by ")
+    assert reason.endswith(": mending")
+    assert shell("pause", "producer", "shop", "--reason", "x").code == 0
+    [reason] = waits_for(shell, message)
+    assert (reason or "").startswith("the pause of producer shop by ")
+    assert shell("resume", "producer", "shop").code == 0
+    assert shell("relays", "resume", "main").code == 0
+
+    journal.sql("UPDATE recipients SET due_at = 4102444800000")
+    assert waits_for(shell, message) == ["its time, 2100-01-01 00:00:00Z"]
+    journal.sql("UPDATE messages SET send_at = 4102444800000")
+    assert waits_for(shell, message) == ["its send_at, 2100-01-01 00:00:00Z"]
+    journal.sql("UPDATE recipients SET state = 'deferred'")
+    assert waits_for(shell, message) == ["the next attempt at 2100-01-01 00:00:00Z"]
+    journal.sql("UPDATE recipients SET state = 'sent'")
+    assert waits_for(shell, message) == [None]
+
+
+async def _use_up(journal: Rig, key: str, rate: str) -> None:
+    limiter = JournalLimiter(journal.database)
+    [answer] = await limiter.reserve([Ask(((key, parse_rate(rate)),))], 0.4)
+    assert isinstance(answer, Grant)
+
+
+def test_a_relay_that_is_left_alone_is_named(shell: Shell, journal: Rig) -> None:
+    [message] = journal.store(arrival("a", "ann@example.org")).ids
+    journal.sql("UPDATE buckets SET route = 'main'")
+    told = journal.database.read_now(lambda c: story(c, message))
+    assert told is not None
+    config = Config.model_validate({"relays": {"main": {"host": "a.example"}}})
+    now = journal.database.now()
+    record = Record(opened=1, since=now, until=now + 60_000, error_class="connect_failed")
+    for who, words in (
+        (Subject(Kind.RELAY, "main"), "relay main, left alone for 60 s (connect_failed)"),
+        (
+            Subject(Kind.DOMAIN, "main", "example.org"),
+            "relay main for example.org, left alone for 60 s (connect_failed)",
+        ),
+    ):
+        found = Standing({who: Health(record)}, (), now)
+        limiter = JournalLimiter(journal.database)
+        said = asyncio.run(reasons(told, found, config, limiter))
+        assert list(said.values()) == [words]
