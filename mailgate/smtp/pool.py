@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random as _random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 
 from mailgate.config.relays import Relay, Secret
 from mailgate.config.rules import Rule
@@ -18,10 +18,7 @@ from mailgate.model.message import Envelope
 from mailgate.model.outcome import Kind, Outcome, Scope
 from mailgate.smtp.classify import table_for
 from mailgate.smtp.desk import Desk, Kept, PoolStats
-from mailgate.smtp.session import Marker
-
-#: Returns when MAIL may be sent.
-Gate = Callable[[], Awaitable[None]]
+from mailgate.smtp.session import Gate, Marker
 
 __all__ = ["Gate", "Pool", "PoolStats"]
 
@@ -115,9 +112,7 @@ async def _send(
     desk: Desk, kept: Kept, envelope: Envelope, marker: Marker, gate: Gate | None
 ) -> Outcome:
     try:
-        if gate is not None:
-            await gate()
-        outcome = await kept.session.send(envelope, marker)
+        outcome = await kept.session.send(envelope, marker, gate)
         if outcome.kind is Kind.UNTOUCHED and outcome.scope is Scope.RELAY:
             kept.session.abort()
             desk.turned_away(outcome)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from mailgate.config.relays import Relay, Secret
@@ -36,6 +37,8 @@ ONE_WRITE = 65536
 SLOWEST_UPLOAD = 4096
 #: Longest polite wait for the reply to QUIT, in seconds.
 QUIT_WAIT = 5.0
+#: Returns when MAIL may be sent.
+Gate = Callable[[], Awaitable[None]]
 
 
 class Marker(Protocol):
@@ -128,8 +131,12 @@ class Session:
         finally:
             self._wire.abort()
 
-    async def send(self, envelope: Envelope, marker: Marker) -> Outcome:
+    async def send(self, envelope: Envelope, marker: Marker, gate: Gate | None = None) -> Outcome:
         """Offer one message and return what came of it.
+
+        ``gate`` returns when MAIL may be sent; it is asked last, with all made ready, so
+        that next to nothing lies between its word and the kernel. What it raises comes
+        through, and nothing was said.
 
         Everything that the network or the relay can do is an outcome. When this
         is cancelled the connection is aborted; whether the dot had gone is what
@@ -139,9 +146,14 @@ class Session:
         misfit = unfit(envelope, self.offers)
         if misfit is not None:
             return misfit
+        group: Sequence[bytes] = commands(envelope, self.offers)
+        if self.offers.pipelining:
+            group = (b"".join(group),)
+        if gate is not None:
+            await gate()
         self.served += 1
         try:
-            refused = await self._offer(envelope)
+            refused = await self._offer(group)
             if refused is not None:
                 return refused
             return await self._deliver(envelope.content, marker)
@@ -151,19 +163,19 @@ class Session:
 
     # --- MAIL, RCPT, DATA ------------------------------------------------------------
 
-    async def _offer(self, envelope: Envelope) -> Outcome | None:
-        """Say all that comes before the body; None when the relay wants the body."""
+    async def _offer(self, group: Sequence[bytes]) -> Outcome | None:
+        """Say all that comes before the body; None when the relay wants the body.
+
+        ``group`` are MAIL, RCPT and DATA, or all three in one where the relay pipelines.
+        """
         wire, timeout = self._wire, self._relay.command_timeout
-        group = commands(envelope, self.offers)
+        each = len(PHASES) // len(group)
         replies: list[Reply] = []
         try:
-            if self.offers.pipelining:
-                replies = await wire.exchange(b"".join(group), 3, timeout)
-            else:
-                for command in group:
-                    replies += await wire.exchange(command, 1, timeout)
-                    if refusal(replies, self._table) is not None:
-                        break
+            for said in group:
+                replies += await wire.exchange(said, each, timeout)
+                if refusal(replies, self._table) is not None:
+                    break
         except Broken as broken:
             return self._broken_early(broken, [*replies, *broken.replies])
         refused = refusal(replies, self._table)
