@@ -22,6 +22,7 @@ from mailgate.delivery.conversation import Gate, Marker
 from mailgate.delivery.lease import ProcessLease
 from mailgate.delivery.pipeline import Pipeline
 from mailgate.delivery.report import Report, tell
+from mailgate.delivery.seats import Seats
 from mailgate.delivery.vitals import Vitals
 from mailgate.dispatch.lanes import kept_for_urgent, lanes_of
 from mailgate.dispatch.recall import recall
@@ -87,6 +88,11 @@ class Gateway:
         self._limiter = limiter(self._database)
         self._shelf = shelf
         self._renderer = Renderer(shelf.catalogue, signer=signer)
+        self._seats = {
+            name: Seats(self._database, lambda: self._lease.id, name, relay.max_connections_total)
+            for name, relay in config.relays.items()
+            if relay.max_connections_total is not None
+        }
         viewer = config.sandbox.viewer
         self._pool = Pool(
             config.relays if viewer is None else {**config.relays, VIEWER: viewer},
@@ -96,6 +102,7 @@ class Gateway:
                 for name, relay in config.relays.items()
             },
             rules=config.rules,
+            seats=self._seats,
         )
         self._ids = Ids(random.random)
         self._tally = Tally()
@@ -308,6 +315,8 @@ class Gateway:
             lease = self._new_lease()
             await lease.open()
             self._lease = lease
+            for seats in self._seats.values():
+                await seats.renew()
             self._pipeline = self._new_pipeline(secret)
 
     def _trouble(self, what: str, error: BaseException) -> None:

@@ -35,6 +35,10 @@ class DomainLimit(Section):
         None, description="Most attempts over all worker processes together."
     )
 
+    max_connections: int | None = Field(
+        None, ge=1, description="Most conversations at once over all worker processes together."
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _rate_alone(cls, value: Any) -> Any:

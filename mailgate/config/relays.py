@@ -45,6 +45,11 @@ class Relay(Section):
         None, description="Our own address that connections come from; the system's choice."
     )
     max_connections: int = Field(20, ge=1, le=1000, description="For each worker process.")
+    max_connections_total: int | None = Field(
+        None,
+        ge=1,
+        description="Most connections over all worker processes together, idle ones counted.",
+    )
     messages_per_connection: int = Field(
         1000, ge=1, description="Then a connection is closed and another opened."
     )

@@ -94,6 +94,8 @@ class Pipeline:
         self._flushes: set[asyncio.Task[None]] = set()
         # A limit closed a bucket at the last take.
         self._paced = False
+        # Some wait for a place in a destination: who ends may make one.
+        self._crowded = False
         # A transaction of ours ended in an unknown way: it may have claimed for us.
         self._doubt = False
 
@@ -124,6 +126,7 @@ class Pipeline:
                         await asyncio.sleep(0.5)
                         continue
                     self._paced = take.again_in is not None
+                    self._crowded = take.crowded
                     more = take.more or bool(take.taken)
                     if take.more and time.monotonic() >= call_at:
                         call_help()
@@ -254,7 +257,7 @@ class Pipeline:
         # Paced conversations end one by one, and would settle one by one: they wait for
         # the next look. Otherwise what ends makes place, and is written at once when idle.
         half = self._config.worker.conversations // 2
-        if not self._open or (len(self._open) <= half and not self._paced):
+        if not self._open or self._crowded or (len(self._open) <= half and not self._paced):
             self._wake.set()
         if not self._one_at_a_time.locked():
             self._flush_later()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from mailgate.config.shape import Config
+from mailgate.dispatch.crowd import Crowd
 from mailgate.dispatch.gate import Gate, Way
 from mailgate.dispatch.lanes import Places, looked_at
 from mailgate.dispatch.sorting import Found, apart, asides, going
@@ -65,13 +66,14 @@ class Taken:
 class Take:
     """What a take came to. ``more`` tells that due work was left for want of places,
     ``again_in`` when the first closed bucket opens (seconds), ``suspects`` that a
-    recipient waits to be claimed alone."""
+    recipient waits to be claimed alone, ``crowded`` that some wait for a conversation's end."""
 
     turn: Turn
     taken: list[Taken] = field(default_factory=list)
     more: bool = False
     again_in: float | None = None
     suspects: bool = False
+    crowded: bool = False
 
 
 class Taker:
@@ -92,6 +94,7 @@ class Taker:
         self._tally = tally
         self._places = Places(self._weight)
         self._policy = Policy(config)
+        self._crowd = Crowd(database, queue)
         self.gate = Gate(config)
         self.witness = Witness(self.gate)
         self._breakers = Breakers(database, config.breakers, random.random)
@@ -121,6 +124,7 @@ class Taker:
         """
         now = self._database.now()
         self.witness.workers = of
+        self._crowd.ended(settlements)
         due: Found = []
         if want <= kept:
             lanes = [lane for lane in lanes if lane is Lane.HIGH]
@@ -138,7 +142,7 @@ class Taker:
             candidates, permits, limited = await self._admit(heads, ways)
             moves = list(dict.fromkeys([*moves, *limited]))
         if not (settlements or candidates or expired or moves):
-            return Take(Turn(), again_in=self._reopens(), suspects=bool(able))
+            return self._came_to(Turn(), able)
         lot = tuple(settlements)
         turn = await self._database.run(
             lambda c: self._queue.turn(
@@ -156,7 +160,7 @@ class Taker:
             # Whoever got the probe: it is seen to be under way.
             self._viewed = -VIEW
         by_id = {c.head.id: c for c in candidates}
-        take = Take(turn, again_in=self._reopens(), suspects=bool(able))
+        take = self._came_to(turn, able)
         take.taken = [
             Taken(
                 self._addressed(claim),
@@ -170,6 +174,12 @@ class Taker:
         seen = sum(len(d.fresh) + len(d.retries) for d in fresh)
         take.more = want > 0 and seen >= want and bool(candidates)
         return take
+
+    def _came_to(self, turn: Turn, able: Sequence[Head]) -> Take:
+        reopens, crowd = self._reopens(), self._crowd.opens_in()
+        waits = [wait for wait in (reopens, crowd) if wait is not None]
+        again_in = min(waits, default=None)
+        return Take(turn, again_in=again_in, suspects=bool(able), crowded=crowd is not None)
 
     def _look(
         self,
@@ -186,6 +196,8 @@ class Taker:
         open_ = []
         for b in self._queue.due(connection, now):
             if b.key.lane not in lanes or self._closed.get(b.id, 0.0) > clock:
+                continue
+            if self._crowd.is_shut(b.id):
                 continue
             if not self.gate.shut(b.key, now):
                 open_.append(b)
@@ -250,12 +262,16 @@ class Taker:
                 ways[h.id].relay,
                 charges(h, self._config, self._secret),
                 ways[h.id].probes,
+                caps=self._policy.caps(ways[h.id].relay, self._policy.destination(h.domain)),
             )
             for h in heads
         ]
+        crowded = await self._crowd.outside(candidates)
+        moves = self._left_out([c.head for c in candidates if c.head.id in crowded])
+        candidates = [c for c in candidates if c.head.id not in crowded]
         asks = [self._ask(c) for c in candidates]
         if not any(ask.keys for ask in asks):
-            return candidates, {}, []
+            return candidates, {}, moves
         full = await self._full(candidates)
         if full:
             # Only moved on: who cannot go takes no permit from those who can.
@@ -269,10 +285,9 @@ class Taker:
             # Fail closed: without its store no limit can be kept, so nothing goes.
             for c in candidates:
                 self._close(c.head.bucket, 1.0)
-            return full, {}, []
+            return full, {}, moves
         permits: dict[int, Admitted] = {}
         admitted = []
-        moves: list[Aside] = []
         for candidate, ask, answer in zip(candidates, asks, answers, strict=True):
             head = candidate.head
             if isinstance(answer, Grant):
@@ -287,6 +302,17 @@ class Taker:
             else:
                 moves.append(aside)
         return admitted + full, permits, moves
+
+    def _left_out(self, heads: Sequence[Head]) -> list[Aside]:
+        """How to put aside heads whose destination has all the conversations it may have."""
+        moves = []
+        for head in heads:
+            aside = _limited(head, "domain")
+            if aside is None:
+                self._crowd.shut(head.bucket.id)
+            else:
+                moves.append(aside)
+        return moves
 
     async def _full(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Those of ``candidates`` that a throttle has no room for now."""

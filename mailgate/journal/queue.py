@@ -18,10 +18,12 @@ from mailgate.journal.asides import Aside, Asides
 from mailgate.journal.breakers import Book, Breakers, Change, Probe
 from mailgate.journal.contents import Contents, Way
 from mailgate.journal.database import Database, packed
+from mailgate.journal.places import Places
 from mailgate.journal.settling import Settlement, Settling
 from mailgate.journal.suppressions import Suppressions, Wanted
 from mailgate.journal.throttle import Charge, Throttles, Wait
 from mailgate.limits.breaker import Subject
+from mailgate.limits.policy import Cap
 from mailgate.model.message import Claim
 from mailgate.model.state import Lane, State
 
@@ -76,6 +78,8 @@ class Candidate:
     charges: tuple[Charge, ...] = ()
     probes: tuple[Subject, ...] = ()
     full: bool = False
+    #: How many conversations there may be at once, it included.
+    caps: tuple[Cap, ...] = ()
 
 
 @dataclass(slots=True)
@@ -103,6 +107,7 @@ class Queue:
         self._suppressions = Suppressions(database)
         self.settling = Settling(database)
         self._throttles = Throttles(database)
+        self._places = Places(database)
         self._asides = Asides(database)
         waiting = "state IN ('queued', 'deferred')"
         # One entry of the index for each bucket and state; as EXISTS or a join PostgreSQL
@@ -263,6 +268,21 @@ class Queue:
         now = self._database.now()
         return set(self._throttles.decide(connection, wanted, now, hold=False)[1])
 
+    def crowded(
+        self,
+        connection: sa.Connection,
+        candidates: Sequence[Candidate],
+        settlements: Sequence[Settlement],
+    ) -> set[int]:
+        """Those that find no place beside what is under way, as far as can be seen.
+
+        ``settlements`` are written before they are claimed.
+        """
+        wanted = [(c.head.id, c.caps) for c in candidates]
+        leaving = {s.recipient_id for s in settlements}
+        fits = self._places.fit(connection, wanted, hold=False, leaving=leaving)
+        return {c.head.id for c in candidates} - fits
+
     def next_due(self, connection: sa.Connection, now: int) -> frozenset[Lane]:
         """The lanes that have something due in an open bucket."""
         return frozenset(b.key.lane for b in self.due(connection, now))
@@ -328,6 +348,8 @@ class Queue:
         if waits:
             turn.waiting = self._wait(connection, waits, by_id, now)
         fits = [i for i in fits if not by_id[i].full]
+        placed = self._places.fit(connection, [(i, by_id[i].caps) for i in fits])
+        fits = [i for i in fits if i in placed]
         if book is not None:
             probes = [
                 Probe(i, by_id[i].head.token + 1, by_id[i].probes) for i in fits if by_id[i].probes
@@ -343,6 +365,8 @@ class Queue:
         )
         charged = [(i, by_id[i].charges) for i in fits if i in claimed]
         self._throttles.charge(connection, charged, now)
+        seated = [(i, by_id[i].head.token + 1, by_id[i].caps) for i in fits if i in claimed]
+        self._places.take(connection, seated)
         ways = {i: Way(by_id[i].relay, by_id[i].head.bucket.key.lane) for i in fits if i in claimed}
         turn.claims = self._contents.read(connection, ways)
 

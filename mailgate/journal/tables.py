@@ -279,6 +279,25 @@ permits = Table(
     Column("state", Text, nullable=False),
 )
 
+#: Conversations under a cap on how many there may be at once (``journal.places``).
+places = Table(
+    "places",
+    metadata,
+    Column("key", String(400), primary_key=True),
+    # The claim that holds it: it frees the place when it no longer stands.
+    Column("recipient_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("token", Integer, nullable=False),
+)
+
+#: Connections to relays with ``max_connections_total``: how many each process has.
+connections = Table(
+    "connections",
+    metadata,
+    Column("lease_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("relay", String(63), primary_key=True),
+    Column("have", Integer, nullable=False),
+)
+
 #: Whose mail fails, as far as it must be remembered (``limits.breaker``): few rows.
 breakers = Table(
     "breakers",

@@ -16,11 +16,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from mailgate.config.shape import Config
 from mailgate.config.terms import Rate
 from mailgate.limits.rules import Ask
+
+
+class Cap(NamedTuple):
+    """At most ``most`` conversations at once, over all workers."""
+
+    key: str
+    most: int
 
 
 class Policy:
@@ -37,6 +44,11 @@ class Policy:
         for name, relay in config.relays.items():
             domains |= {(name, d): limit for d, limit in relay.domains.items()}
         self._domains = {at: limit.rate for at, limit in domains.items() if limit.rate}
+        self._caps = {
+            at: Cap(_key(relay=at[0], domain=at[1]), limit.max_connections)
+            for at, limit in domains.items()
+            if limit.max_connections is not None
+        }
         self._own_domains = frozenset(d for _, d in domains)
         #: Whether any destination or sender has a limit of its own.
         self.separates = bool(self._own_domains or self._senders)
@@ -80,6 +92,16 @@ class Policy:
         if first and producer in self._producers:
             keys.append((f"producer:{producer}", self._producers[producer]))
         return Ask(tuple(keys))
+
+    def caps(self, relay: str, domain: str) -> tuple[Cap, ...]:
+        """Where a conversation must have a place beside those that are under way.
+
+        ``domain`` as ``destination`` gives it. Connections to a relay are another matter:
+        its pool counts them.
+        """
+        if not self._caps:
+            return ()
+        return tuple(self._caps[at, domain] for at in ("", relay) if (at, domain) in self._caps)
 
     def rates(self) -> Iterator[tuple[str, Rate]]:
         """Every limit of the configuration, in the manual's order."""

@@ -18,6 +18,7 @@ from mailgate.model.state import Phase
 from mailgate.smtp.backoff import SetupBackoff
 from mailgate.smtp.classify import Table
 from mailgate.smtp.opening import SetupFailed, tls_context
+from mailgate.smtp.seats import IDLE, PATIENCE, Entrance, Seats, none_free
 from mailgate.smtp.session import Session
 
 #: A connection idle for longer (seconds) is asked with RSET before it is used.
@@ -70,6 +71,7 @@ class Desk:
         random: Callable[[], float],
         hostname: str | None,
         table: Table,
+        seats: Seats | None = None,
     ) -> None:
         self._relay = relay
         self._password = password
@@ -86,8 +88,14 @@ class Desk:
         self._closing = False
         self._open = 0
         self._setting_up = 0
+        #: Those of them that have no seat yet.
+        self._asking = 0
         self._opened = 0
         self._backoff = SetupBackoff(random)
+        self._entrance = Entrance(seats, clock, random)
+        # Where others may be waiting for a seat, none is kept warm for long.
+        self._idle_for = min(relay.idle, IDLE) if seats is not None else relay.idle
+        self._again: asyncio.TimerHandle | None = None
 
     # --- taking -------------------------------------------------------------------
 
@@ -97,6 +105,7 @@ class Desk:
         What is taken has to be given back. ``fresh`` asks for a new connection
         where there can be one.
         """
+        patience = asyncio.get_running_loop().time() + PATIENCE
         while not self._closing:
             if fresh and self._idle and self._open >= self._relay.max_connections:
                 # The oldest makes room: it is likely as dead as the one just met.
@@ -104,7 +113,7 @@ class Desk:
                 self._vacate()
             grant: _Grant = None
             if self._waiters:
-                grant = await self._wait()
+                grant = await self._wait(patience)
             elif self._idle and not fresh:
                 grant = self._idle.pop()
                 self._busy.add(grant)
@@ -113,11 +122,15 @@ class Desk:
             elif self._blocked() and not self._busy:
                 return self._backoff.answer(self._clock())
             else:
-                grant = await self._wait()
+                grant = await self._wait(patience)
             if isinstance(grant, Outcome):
                 return grant
             if grant is None:
                 made = await self._set_up()
+                if made is None:
+                    # Others have all seats: wait for one of theirs, or of our own.
+                    fresh = False
+                    continue
                 if isinstance(made, Kept) or not self._busy:
                     return made
                 # Others are connected, so the relay takes mail: wait for one of them.
@@ -126,7 +139,17 @@ class Desk:
                 return grant
         return _shutting_down()
 
-    async def _wait(self) -> _Grant:
+    async def _wait(self, patience: float) -> _Grant:
+        """Until it is our turn; where others may hold the seats, no longer than ``patience``."""
+        if not self._entrance.shared:
+            return await self._turn()
+        try:
+            async with asyncio.timeout_at(patience):
+                return await self._turn()
+        except TimeoutError:
+            return none_free()
+
+    async def _turn(self) -> _Grant:
         turn: asyncio.Future[_Grant] = asyncio.get_running_loop().create_future()
         self._waiters.append(turn)
         try:
@@ -139,8 +162,8 @@ class Desk:
                 raise
             granted = turn.result()
             if granted is None:
-                self._setting_up -= 1
-                self._vacate()
+                self._unreserve()
+                self._free()
             elif isinstance(granted, Kept):
                 self.give_back(granted)
             raise
@@ -165,6 +188,12 @@ class Desk:
     def _reserve(self) -> None:
         self._open += 1
         self._setting_up += 1
+        self._asking += 1
+
+    def _unreserve(self) -> None:
+        """Take back what was reserved and has no seat, but for its place."""
+        self._setting_up -= 1
+        self._asking -= 1
 
     def _blocked(self) -> bool:
         """Whether no new connection may be tried now."""
@@ -173,12 +202,40 @@ class Desk:
     def _may_open(self) -> bool:
         if self._open >= self._relay.max_connections or self._blocked():
             return False
+        if self._entrance.wait:
+            self._ask_again()
+            return False
+        if self._entrance.shared and self._asking:
+            # One at a time: where it finds no seat, neither would the others.
+            return False
         # The first one shows whether the relay is there and takes our password: a
         # dozen refused at once could lock the account.
         return self._opened > 0 or self._setting_up == 0
 
-    async def _set_up(self) -> Kept | Outcome:
-        """Open a connection in a reserved place."""
+    def _ask_again(self) -> None:
+        """Look after those who wait when seats may be free again."""
+        if self._again is None:
+            loop = asyncio.get_running_loop()
+            self._again = loop.call_later(max(self._entrance.wait, 0.01), self._asked_again)
+
+    def _asked_again(self) -> None:
+        self._again = None
+        self._serve()
+
+    async def _set_up(self) -> Kept | Outcome | None:
+        """Open a connection in a reserved place; None when there is no seat for it."""
+        try:
+            seated = await self._entrance.enter()
+        except BaseException:
+            self._unreserve()
+            self._free()
+            raise
+        if not seated:
+            self._unreserve()
+            self._free()
+            return None
+        self._asking -= 1
+        self._serve()
         try:
             session = await Session.open(
                 self._relay,
@@ -233,7 +290,11 @@ class Desk:
             self._serve()
 
     def _vacate(self) -> None:
-        """A counted connection is gone: its place goes to whoever waits."""
+        """A connection is gone: its place goes to whoever waits."""
+        self._entrance.leave()
+        self._free()
+
+    def _free(self) -> None:
         self._open -= 1
         self._serve()
 
@@ -258,7 +319,7 @@ class Desk:
                 turn.set_result(grant)
                 return True
         if grant is None:
-            self._setting_up -= 1
+            self._unreserve()
             self._open -= 1
         return False
 
@@ -277,7 +338,7 @@ class Desk:
     def _watch_idle(self) -> None:
         if self._reaper is None and self._idle:
             oldest = min(kept.idle_since for kept in self._idle)
-            wait = max(oldest + self._relay.idle - self._clock(), 0.05)
+            wait = max(oldest + self._idle_for - self._clock(), 0.05)
             self._reaper = asyncio.get_running_loop().call_later(wait, self._reap)
 
     def _reap(self) -> None:
@@ -287,7 +348,7 @@ class Desk:
         for kept in idle:
             if not kept.session.alive:
                 self._vacate()
-            elif now - kept.idle_since >= self._relay.idle or now >= kept.expires:
+            elif now - kept.idle_since >= self._idle_for or now >= kept.expires:
                 self._let_go(kept)
             else:
                 self._idle.append(kept)
@@ -301,6 +362,8 @@ class Desk:
         if self._reaper is not None:
             self._reaper.cancel()
             self._reaper = None
+        if self._again is not None:
+            self._again.cancel()
         while self._answer(_shutting_down()):
             pass
         idle, self._idle = self._idle, []
@@ -316,6 +379,7 @@ class Desk:
                 for task in endings:
                     task.cancel()
                 await asyncio.gather(*endings, return_exceptions=True)
+        await self._entrance.drain()
 
     def stats(self) -> PoolStats:
         """How things stand now."""

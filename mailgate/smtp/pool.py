@@ -18,6 +18,7 @@ from mailgate.model.message import Envelope
 from mailgate.model.outcome import Kind, Outcome, Scope
 from mailgate.smtp.classify import table_for
 from mailgate.smtp.desk import Desk, Kept, PoolStats
+from mailgate.smtp.seats import Seats
 from mailgate.smtp.session import Gate, Marker
 
 __all__ = ["Gate", "Pool", "PoolStats"]
@@ -28,7 +29,8 @@ class Pool:
 
     ``passwords`` holds the secret of each relay that has a username.
     ``hostname`` is said in EHLO where the relay's section names none. ``kept`` tells of
-    each relay how many of its connections only urgent mail may use, ``rules`` what its
+    each relay how many of its connections only urgent mail may use, ``seats`` of some who
+    counts them over several processes, ``rules`` what its
     refusals mean before the built-in ones do. Raises
     ``ValueError`` when a password is missing, ``OSError`` when a ``ca_file``
     cannot be read.
@@ -43,6 +45,7 @@ class Pool:
         random: Callable[[], float] = _random.random,
         hostname: str | None = None,
         kept: Mapping[str, int] | None = None,
+        seats: Mapping[str, Seats] | None = None,
         rules: Mapping[str, Rule] | None = None,
     ) -> None:
         missing = [name for name, r in relays.items() if r.username and name not in passwords]
@@ -50,7 +53,13 @@ class Pool:
             raise ValueError(f"no password for {', '.join(missing)}")
         self._desks = {
             name: Desk(
-                relay, passwords.get(name), clock, random, hostname, table_for(rules or {}, name)
+                relay,
+                passwords.get(name),
+                clock,
+                random,
+                hostname,
+                table_for(rules or {}, name),
+                (seats or {}).get(name),
             )
             for name, relay in relays.items()
         }

@@ -74,6 +74,12 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_buckets')),
     sa.UniqueConstraint('lane', 'producer', 'route', 'domain', name=op.f('uq_buckets_lane_producer_route_domain'))
     )
+    op.create_table('connections',
+    sa.Column('lease_id', sa.BigInteger(), autoincrement=False, nullable=False),
+    sa.Column('relay', sa.String(length=63), nullable=False),
+    sa.Column('have', sa.Integer(), nullable=False),
+    sa.PrimaryKeyConstraint('lease_id', 'relay', name=op.f('pk_connections'))
+    )
     op.create_table('events',
     sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=False),
     sa.Column('message_id', sa.BigInteger(), nullable=False),
@@ -162,6 +168,12 @@ def upgrade() -> None:
     sa.Column('state', sa.Text(), nullable=False),
     sa.PrimaryKeyConstraint('key', name=op.f('pk_permits'))
     )
+    op.create_table('places',
+    sa.Column('key', sa.String(length=400), nullable=False),
+    sa.Column('recipient_id', sa.BigInteger(), autoincrement=False, nullable=False),
+    sa.Column('token', sa.Integer(), nullable=False),
+    sa.PrimaryKeyConstraint('key', 'recipient_id', name=op.f('pk_places'))
+    )
     op.create_table('recipients',
     sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=False, nullable=False),
     sa.Column('message_id', sa.BigInteger(), nullable=False),
@@ -236,6 +248,7 @@ def downgrade() -> None:
         batch_op.drop_index('ix_recipients_due', postgresql_where=sa.text("state IN ('queued', 'deferred')"), sqlite_where=sa.text("state IN ('queued', 'deferred')"))
 
     op.drop_table('recipients')
+    op.drop_table('places')
     op.drop_table('permits')
     op.drop_table('pauses')
     with op.batch_alter_table('parked', schema=None) as batch_op:
@@ -252,6 +265,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_events_message_id'))
 
     op.drop_table('events')
+    op.drop_table('connections')
     op.drop_table('buckets')
     op.drop_table('breakers')
     op.drop_table('bounce_hints')

@@ -9,7 +9,7 @@ import json
 import signal
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +75,15 @@ class Relay:
         whole = text[: text.rfind(b"\n") + 1]
         return [Copy(**json.loads(line)) for line in whole.splitlines()]
 
+    def most_connections(self) -> int:
+        """How many were open at once, at most."""
+        doors = self._path.with_name("book.doors").read_text()
+        most = now = 0
+        for line in doors.splitlines():
+            now += int(line.split()[1])
+            most = max(most, now)
+        return most
+
     def taken(self) -> Counter[str]:
         """Mails taken, by recipient."""
         return Counter(copy.recipient for copy in self.book() if copy.taken)
@@ -88,6 +97,16 @@ class Relay:
 
     def stop(self) -> None:
         self._daemon.stop()
+
+
+def most_at_once(copies: Iterable[Copy]) -> int:
+    """How many transactions were under way at once, at most."""
+    changes = [c for copy in copies for c in ((copy.mail_at, 1), (copy.end_at, -1))]
+    most = now = 0
+    for _, change in sorted(changes):
+        now += change
+        most = max(most, now)
+    return most
 
 
 def busiest(times: Sequence[int], window: float) -> int:

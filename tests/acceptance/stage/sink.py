@@ -6,7 +6,8 @@ that recipient gets the n-th, and the last one stays. Answers: ``250``; ``451 �
 ``550 …`` to RCPT; ``dot 451 …`` to the final dot; ``drop`` (the mail is taken and the
 connection closed without an answer); ``slow SECONDS`` (then 250); ``hang`` (RCPT is
 noted and never answered). Every end of a transaction is a line of JSON in BOOK,
-written before the answer leaves. Imports nothing but the standard library.
+written before the answer leaves. BOOK.doors has a line for each connection that comes
+(``TIME 1``) or goes (``TIME -1``). Imports nothing but the standard library.
 """
 
 import asyncio
@@ -25,7 +26,10 @@ _OFFERS = b"250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 SI
 
 class Book:
     def __init__(self, path: str, plans: dict[str, list[str]]) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._fd, self._doors = (
+            os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            for name in (path, f"{path}.doors")
+        )
         self._plans = plans
         self._seen: dict[str, int] = {}
 
@@ -35,6 +39,10 @@ class Book:
         n = self._seen.get(recipient, 0)
         self._seen[recipient] = n + 1
         return plan[min(n, len(plan) - 1)]
+
+    def door(self, change: int) -> None:
+        """A connection has come (1) or gone (-1)."""
+        os.write(self._doors, b"%d %d\n" % (time.time_ns(), change))
 
     def write(self, **line: object) -> None:
         os.write(self._fd, json.dumps(line).encode() + b"\n")
@@ -54,8 +62,12 @@ class Conversation(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        self._book.door(1)
         self._peer = transport.get_extra_info("peername")[1]
         transport.write(b"220 sink ESMTP\r\n")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._book.door(-1)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data

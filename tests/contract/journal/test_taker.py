@@ -275,6 +275,28 @@ async def test_who_waits_for_a_sender_stands_before_nobody_else(
     assert labels == {"", "sender=News@Example.net"}
 
 
+async def test_a_destination_has_no_more_conversations_and_stands_before_nobody(
+    journal: Rig, taking: Taking
+) -> None:
+    """Whoever finds no place waits apart, is charged nothing, and goes when one ends."""
+    limits = {"domain": {"slow.example": {"rate": "5/h burst 5", "max_connections": 2}}}
+    journal.store(*(arrival(f"slow{n}", f"slow{n}@slow.example") for n in range(5)))
+    journal.add(3, "free")
+    lease, taker = journal.lease(), taking(limits=limits)
+    taken = [t for _ in range(4) for t in (await take(taker, lease, 4)).taken]
+    slow = [t.claim for t in taken if "slow" in t.claim.address.local]
+    assert (len(slow), len(taken)) == (2, 5)
+    last = await take(taker, lease, 4)
+    assert last.crowded
+    assert last.again_in is not None
+    # Another process has the same view of it, and our own end of one makes a place at once.
+    assert (await take(taking(limits=limits), lease)).taken == []
+    ended = [settlement(slow[0], State.SENT, attempt=attempt("sent"))]
+    again = await taker.take(want=4, lanes=ORDER, lease=lease, settlements=ended)
+    again.taken += (await take(taker, lease, 4)).taken
+    assert len(again.taken) == 1
+
+
 async def test_a_producers_limit_is_charged_once_a_recipient(journal: Rig, taking: Taking) -> None:
     journal.add(2)
     lease, taker = journal.lease(), taking(limits={"producer": {"shop": "1/h"}})
