@@ -117,6 +117,42 @@ def test_four_limits_at_once_hold_in_every_window(stage: Setting, figure: Any) -
     assert used >= (0.95 if FULL else 0.75)
 
 
+@pytest.mark.alone
+def test_a_wiped_store_forgets_nothing_that_was_sent(stage: Setting, figure: Any) -> None:
+    """Under load, by the relay's clock: no limit gives twice, and all go on within seconds."""
+    settings = {
+        "relays.sink.rate": "20/s",
+        # All of it may go at once: what a store without memory would give again.
+        "limits.domain": '{"slow.example" = "40/h burst 40"}',
+    }
+    scene = stage("valkey", "postgresql", settings=settings)
+    scene.intake()
+    slow, other = mails(120, to="slow", domain="slow.example"), mails(400, to="other")
+    scene.publish([*slow, *other])
+    scene.wait_accepted(len(slow) + len(other))
+    scene.worker(2)
+    scene.worker(2)
+
+    def times(to: str) -> list[int]:
+        return sorted(c.mail_at for c in scene.relay.book() if c.recipient.startswith(to))
+
+    until(lambda: len(times("slow")) >= 12 and len(times("other")) >= 12, 40, scene.logs)
+    with scene.redis() as client:
+        client.flushall()
+    wiped = time.time_ns()
+    until(lambda: len(times("slow")) >= 38, 30, scene.logs)
+    # Time enough for what should not come.
+    until(lambda: times("")[-1] - wiped > 6 * 10**9, 30, scene.logs)
+    again = next(at for at in times("") if at > wiped + 1.0e9)
+    most = busiest(times(""), 1.0)
+    figure(slow=len(times("slow")), most_in_a_second=most, again=round((again - wiped) / 1e9, 2))
+    # What was under way may have been counted twice, and never not at all.
+    assert 38 <= len(times("slow")) <= 40
+    assert most <= 20
+    assert again - wiped < 5e9
+    assert max(scene.relay.taken().values()) == 1
+
+
 def test_a_throttled_recipient_never_gets_more_and_nobody_waits_for_it(
     stage: Setting, figure: Any
 ) -> None:
