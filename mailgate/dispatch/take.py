@@ -37,6 +37,8 @@ from mailgate.model.verp import bounce_address
 
 #: The gate is shown the breakers and pauses again after this (seconds).
 VIEW = 0.8
+#: A bucket that opens within this (seconds) is due: no other look may come before.
+SOON = 2.0
 #: What waits in a shut bucket is looked through for what is over so often (seconds).
 SWEEP = 15.0
 #: Most that a look finds to be over in one bucket; with so many it looks again at once.
@@ -239,13 +241,17 @@ class Taker:
         return self._queue.overdue(connection, bucket, now, oldest, OVER)
 
     def due(self, connection: Connection, now: int) -> frozenset[Lane]:
-        """The lanes that have something to do in a bucket that is not shut."""
+        """The lanes that have something to do in a bucket that is not shut.
+
+        One that a limit has closed for long calls nobody: what comes to it waits anyway.
+        """
         self._show(connection, now)
         clock = time.monotonic()
         return frozenset(
             b.key.lane
             for b in self._queue.due(connection, now)
-            if not self.gate.shut(b.key, now) or self._swept.get(b.id, 0.0) <= clock
+            if self._closed.get(b.id, 0.0) <= clock + SOON
+            and (not self.gate.shut(b.key, now) or self._swept.get(b.id, 0.0) <= clock)
         )
 
     async def _admit(

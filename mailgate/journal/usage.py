@@ -45,6 +45,23 @@ def sent_since(connection: sa.Connection, since: int) -> list[Counted]:
     return [Counted(r.relay, r.producer, r.domain, r.sender, r.n, r.first) for r in rows]
 
 
+def under_way(connection: sa.Connection) -> tuple[dict[str, int], dict[str, int]]:
+    """Open conversations by cap, and open connections by relay, where they are counted."""
+    places = connection.execute(
+        sa.text(
+            "SELECT p.key, count(*) FROM places p JOIN recipients r ON r.id = p.recipient_id"
+            " AND r.token = p.token AND r.state = 'sending' GROUP BY p.key"
+        )
+    )
+    seats = connection.execute(
+        sa.text(
+            "SELECT c.relay, sum(c.have) FROM connections c"
+            " JOIN leases l ON l.id = c.lease_id GROUP BY c.relay"
+        )
+    )
+    return {key: int(n) for key, n in places}, {relay: int(n) for relay, n in seats}
+
+
 def waiting(connection: sa.Connection, now: int) -> list[Counted]:
     """The recipients that are due and wait, by the first relay of their route."""
     rows = connection.execute(

@@ -103,6 +103,10 @@ class Policy:
             return ()
         return tuple(self._caps[at, domain] for at in ("", relay) if (at, domain) in self._caps)
 
+    def all_caps(self) -> Iterator[Cap]:
+        """Every cap on conversations."""
+        yield from self._caps.values()
+
     def rates(self) -> Iterator[tuple[str, Rate]]:
         """Every limit of the configuration, in the manual's order."""
         yield from self._global

@@ -14,29 +14,32 @@ from mailgate.journal.usage import Counted
 from mailgate.limits.policy import Policy
 from mailgate.limits.rules import Limiter, LimiterAway
 
+_Looked = tuple[dict[float, list[Counted]], list[Counted], tuple[dict[str, int], dict[str, int]]]
+
 
 async def limits(config: Config, database: Database, limiter: Limiter) -> list[dict[str, Any]]:
     """One item for each limit of the configuration; raises ``JournalAway``.
 
     ``used`` counts attempts of the last period in the journal (for a producer,
     recipients); ``next_in`` is seconds until the limit by itself admits, None when its
-    store is away; ``waiting`` counts who is due and falls under it.
+    store is away; ``waiting`` counts who is due and falls under it. Of what is limited to
+    so many at once, ``used`` is what is open now.
     """
     policy = Policy(config)
     rates = list(policy.rates())
     periods = sorted({rate.period for _, rate in rates})
     now = database.now()
 
-    def look(connection: Connection) -> tuple[dict[float, list[Counted]], list[Counted]]:
+    def look(connection: Connection) -> _Looked:
         sent = {p: usage.sent_since(connection, now - int(p * 1000)) for p in periods}
-        return sent, usage.waiting(connection, now)
+        return sent, usage.waiting(connection, now), usage.under_way(connection)
 
-    sent, waiting = await database.read(look)
+    sent, waiting, (places, seats) = await database.read(look)
     try:
         waits = await limiter.peek(rates) if rates else {}
     except LimiterAway:
         waits = {}
-    return [
+    paced = [
         {
             "name": key,
             "rate": str(rate),
@@ -49,6 +52,24 @@ async def limits(config: Config, database: Database, limiter: Limiter) -> list[d
             "waiting": sum(c.count for c in waiting if under(key, c)),
         }
         for key, rate in rates
+    ]
+    at_once = [
+        (f"relay:{name}", "connections", relay.max_connections_total, seats.get(name, 0))
+        for name, relay in config.relays.items()
+        if relay.max_connections_total is not None
+    ]
+    at_once += [
+        (cap.key, "conversations", cap.most, places.get(cap.key, 0)) for cap in policy.all_caps()
+    ]
+    return paced + [
+        {
+            "name": f"{key} {what}",
+            "rate": f"{most} at once",
+            "used": used,
+            "next_in": None if used >= most else 0.0,
+            "waiting": sum(c.count for c in waiting if under(key, c)),
+        }
+        for key, what, most, used in at_once
     ]
 
 

@@ -275,6 +275,24 @@ async def test_who_waits_for_a_sender_stands_before_nobody_else(
     assert labels == {"", "sender=News@Example.net"}
 
 
+@pytest.mark.parametrize(("rate", "due"), [("1/h", frozenset()), ("1/s", {Lane.NORMAL})])
+async def test_what_a_limit_holds_back_for_long_calls_nobody(
+    journal: Rig, taking: Taking, rate: str, due: frozenset[Lane]
+) -> None:
+    """Not each second, for an hour; but what may go soon is not to be missed."""
+    journal.add(5)
+    relays = {**RELAYS, "first": {"host": "a.example", "rate": rate}}
+    lease, taker = journal.lease(), taking(relays=relays)
+
+    def seen() -> frozenset[Lane]:
+        return journal.database.read_now(lambda c: taker.due(c, journal.database.now()))
+
+    assert seen() == {Lane.NORMAL}
+    for _ in range(3):
+        await take(taker, lease)
+    assert seen() == due
+
+
 async def test_a_destination_has_no_more_conversations_and_stands_before_nobody(
     journal: Rig, taking: Taking
 ) -> None:
