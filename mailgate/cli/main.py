@@ -14,6 +14,7 @@ import typer
 from mailgate import __version__
 from mailgate.cli import (
     dkim,
+    doctor,
     failures,
     journal,
     limits,
@@ -95,6 +96,7 @@ app.command()(processes.inbox)
 app.command()(studio.studio)
 app.command()(publish.send)
 app.command()(status.status)
+app.command()(doctor.doctor)
 app.add_typer(messages.app, name="messages")
 app.add_typer(failures.app, name="failures")
 app.add_typer(parked.app, name="parked")
