@@ -68,7 +68,8 @@ def test_all_is_well(shell: Shell, valkey: Valkey, relay_at: Callable[..., int])
     for name in ("broker", "journal", "limiter", "disk", "templates", "versions", "clock"):
         assert name in checks
     wrong = {item["check"] for item in document["items"] if item["level"] != "ok"}
-    assert wrong <= {"workers", "configuration", "disk"}, wrong
+    # The last two say that the machine which tests is full or busy.
+    assert wrong <= {"workers", "disk", "templates"}, wrong
     [seen] = [item for item in document["items"] if item["check"] == "relay main"]
     assert [step["step"] for step in seen["steps"]] == ["connect", "greeting", "ehlo"]
     assert relay.heard[0].verbs == ["EHLO", "QUIT"], "nothing about mail"
@@ -167,7 +168,10 @@ def test_a_password_that_cannot_be_had_is_one_fault_among_others(shell: Shell) -
     assert relay["level"] == "fault"
 
 
-def test_a_broken_template_and_a_full_disk_and_a_silent_relay(shell: Shell, tmp_path: Any) -> None:
+def test_a_broken_template_and_a_full_disk_and_a_silent_relay(
+    shell: Shell, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "built_in_root", lambda: tmp_path / "own")
     folder = tmp_path / "own" / "bad"
     folder.mkdir(parents=True)
     (folder / "template.toml").write_text("nonsense")
