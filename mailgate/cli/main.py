@@ -33,6 +33,7 @@ from mailgate.cli import (
     up,
     upkeep,
 )
+from mailgate.cli.examples import show_examples
 from mailgate.cli.setting import setting
 
 app = typer.Typer(
@@ -114,6 +115,7 @@ app.add_typer(settings.config, name="config")
 app.command()(upkeep.clean)
 app.command()(upkeep.erase)
 app.command()(settings.contract)
+show_examples(app)
 
 
 def main() -> None:

@@ -1,0 +1,73 @@
+"""An example or two for each command that does not show one where it is described.
+
+Owns what ``--help`` and ``docs/cli.md`` show at the end of such a command. A test reads
+each by the commands themselves: what is shown here can be typed.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import typer
+
+#: By the command's words.
+EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
+    "up": ("mailgate up", "mailgate up --concurrency 4 --flower"),
+    "worker": ("mailgate worker --concurrency 4", "mailgate worker --lane high --name codes@%h"),
+    "flower": ("mailgate flower --port 5555",),
+    "studio": ("mailgate studio --port 8026",),
+    "status": ("mailgate status --watch", "mailgate status --json"),
+    "pause": (
+        "mailgate pause domain example.com --reason 'they asked us to wait'",
+        "mailgate pause all --reason 'wrong prices in the newsletter'",
+    ),
+    "resume": ("mailgate resume domain example.com", "mailgate resume all"),
+    "clean": ("mailgate clean --seconds 60",),
+    "messages show": ("mailgate messages show 0F9M3Z7Q2K4XC",),
+    "messages cancel": ("mailgate messages cancel 0F9M3Z7Q2K4XC --reason 'ordered twice'",),
+    "messages resend": ("mailgate messages resend 0F9M3Z7Q2K4XC --reason 'asked for it'",),
+    "failures show": ("mailgate failures show mailbox_full --limit 10",),
+    "failures discard": (
+        "mailgate failures discard --error-class no_such_user --reason 'old list' --dry-run",
+    ),
+    "parked list": ("mailgate parked list --all --json",),
+    "parked show": ("mailgate parked show 0F9M3Z7Q2K4XC --raw > message.json",),
+    "parked replay": (
+        "mailgate parked replay 0F9M3Z7Q2K4XC --file message.json --reason 'address mended'",
+    ),
+    "parked discard": ("mailgate parked discard 0F9M3Z7Q2K4XC --reason 'a test of ours'",),
+    "suppressions list": ("mailgate suppressions list --domain example.com --since 7d",),
+    "suppressions add": (
+        "mailgate suppressions add ann@example.com --reason 'asked by phone'",
+        "mailgate suppressions add ann@example.com --for 30d --reason 'on leave'",
+    ),
+    "suppressions import": ("mailgate suppressions import list.csv --reason 'moved' --dry-run",),
+    "suppressions export": ("mailgate suppressions export --since 1d > suppressed.csv",),
+    "relays list": ("mailgate relays list --json",),
+    "relays test": ("mailgate relays test main",),
+    "relays pause": ("mailgate relays pause main --reason maintenance",),
+    "relays resume": ("mailgate relays resume main --reason done",),
+    "limits show": ("mailgate limits show",),
+    "rules test": ("mailgate rules test '550 5.1.1 User unknown' --phase rcpt",),
+    "templates check": ("mailgate templates check", "mailgate templates check notice --strict"),
+    "templates render": (
+        "mailgate templates render notice --part text",
+        "mailgate templates render notice --locale zh-CN --out preview",
+    ),
+    "dkim generate": ("mailgate dkim generate keys/example.pem --algorithm ed25519",),
+    "dkim dns": ("mailgate dkim dns example.com",),
+    "config show": ("mailgate config show --json",),
+    "config check": ("mailgate --config /etc/mailgate.toml config check",),
+}
+
+
+def show_examples(app: typer.Typer, above: str = "") -> None:
+    """Put each example at the end of its command's help."""
+    for command in app.registered_commands:
+        assert command.callback is not None
+        name = command.name or command.callback.__name__.replace("_", "-")
+        if lines := EXAMPLES.get(f"{above} {name}".strip()):
+            command.epilog = "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        show_examples(group.typer_instance, f"{above} {group.name}".strip())
