@@ -143,7 +143,7 @@ class Disposition(NamedTuple):
 
     event: str
     message_id: str | int
-    recipient_id: int
+    recipient_id: str | int
     producer: str
     stream: str
     relay: str

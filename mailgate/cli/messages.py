@@ -107,7 +107,7 @@ def show(
     database = setting.database()
     told = guarded(lambda: database.read_now(lambda c: story(c, found)))
     if told is None:
-        fail(f"there is no message {message}")
+        fail(f"there is no message {message}; by its key: mailgate messages list --key …")
     document = _document(told, personal)
     waits = guarded(lambda: asyncio.run(_waits(told)))
     for recipient in document["recipients"]:
@@ -271,7 +271,8 @@ def _lines(d: dict[str, Any]) -> list[str]:
     for e in d["events"]:
         who = f"[{e['recipient']}] " if e["recipient"] and len(d["recipients"]) > 1 else ""
         detail = ", ".join(f"{k} {_said(k, v)}" for k, v in e["detail"].items() if v != "")
-        story.append((e["at"], 1, f"{who}{e['event']}" + (f": {detail}" if detail else "")))
+        text = f"{who}{e['event']}" + (f": {detail}" if detail else "")
+        story.append((e["at"], 1 if e["seq"] else -1, text))
     for a in d["attempts"]:
         who = f"[{a['recipient']}] " if len(d["recipients"]) > 1 else ""
         reply = f"{a['code'] or ''} {a['reply']}".strip()
@@ -284,7 +285,9 @@ def _lines(d: dict[str, Any]) -> list[str]:
             )
         )
     out.append("")
-    out += [f"  {at[:19].replace('T', ' ')}Z  {text}" for at, _, text in sorted(story)]
+    # Only by time: events of one moment (uncertain, then queued again) keep their order.
+    story.sort(key=lambda one: one[:2])
+    out += [f"  {at[:19].replace('T', ' ')}Z  {text}" for at, _, text in story]
     out += [f"  parked {p['id']}: {p['kind']} ({p['state']})" for p in d["parked"]]
     return out
 

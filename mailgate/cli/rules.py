@@ -39,6 +39,8 @@ def explain(
         known = ", ".join(config.relays) or "none"
         fail(f"--relay {relay}: there is no such relay; there are: {known}", 2)
     text = sys.stdin.read(100_000) if reply == "-" else reply
+    if not text[:3].isdecimal():
+        fail("that is no reply of a relay, such as 550 5.1.1 No such user", 2)
     try:
         said = parse_reply(text)
     except (MalformedReply, UnicodeEncodeError) as error:

@@ -69,8 +69,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
     for lane in ("high", "normal", "bulk"):
         row = found["lanes"].get(lane)
         if row:
-            oldest = f"oldest due for {row['oldest_due_s']:.0f} s" if row["due"] else "none due"
-            out.append(f"  {lane:<12}{row['waiting']:>10}   {row['due']} due, {oldest}")
+            oldest = f", the oldest for {row['oldest_due_s']:.0f} s" if row["due"] else ""
+            out.append(f"  {lane:<12}{row['waiting']:>10}   {row['due']} due{oldest}")
     if not found["lanes"]:
         out.append("  nothing")
     out.append(f"workers {len(found['workers'])}")

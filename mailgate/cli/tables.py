@@ -106,7 +106,13 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         grid.add_column(name.replace("_", " "), overflow="fold")
     for row in rows:
         grid.add_row(*(Text(clean(cell)) for cell in row))
-    console.print(grid)
+    if console.is_terminal:
+        console.print(grid)
+        return
+    # Nor is a line filled up with blanks.
+    with console.capture() as written:
+        console.print(grid)
+    print("\n".join(line.rstrip() for line in written.get().splitlines()))
 
 
 def _cell(value: Any) -> str:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from mailgate.cli.setting import complain, fail, setting
+from mailgate.cli.setting import complain, fail, guarded, setting
 
 if TYPE_CHECKING:
     from mailgate.config.shape import Config
@@ -165,7 +165,7 @@ def up(
         started = time.monotonic()
         if embeds_broker(said):
             parts.append(_broker(state, logs))
-        schema.upgrade(config.journal.url or "")
+        guarded(lambda: schema.upgrade(config.journal.url or ""))
         if inbox:
             parts.append(_part("inbox", logs, notifies=True))
         parts.append(_part("intake", logs, notifies=True))

@@ -40,7 +40,8 @@ def canonical(
     if not spelled:
         return raw, {}, faults
     out = {ALIASES.get(k, k): v for k, v in raw.items()}
-    return out, {ALIASES[k]: k for k in spelled}, faults
+    # A field under both its names stands as the canonical one: its fault names the other.
+    return out, {ALIASES[k]: k for k in spelled if ALIASES[k] not in raw}, faults
 
 
 def renamed(

@@ -92,10 +92,10 @@ def _trace(tracing: Tracing, traceparent: str, ended: Ended) -> None:
         traceparent,
         {
             "message_id": spell(claim.message_id),
-            "recipient_id": claim.recipient_id,
+            "recipient_id": spell(claim.recipient_id),
             "producer": claim.producer,
             "stream": claim.stream,
-            "relay": claim.relay,
+            "relay": attempt.relay,
             "attempt": claim.attempts + 1,
             "state": ended.settlement.path[0].value,
             "phase": attempt.phase,
@@ -108,16 +108,16 @@ def _trace(tracing: Tracing, traceparent: str, ended: Ended) -> None:
 
 
 def _disposition(ended: Ended) -> log.Disposition:
-    claim = ended.claim
+    claim, attempt = ended.claim, ended.settlement.attempt
     return log.Disposition(
         ended.settlement.path[0].value,
         message_id=spell(claim.message_id),
-        recipient_id=claim.recipient_id,
+        recipient_id=spell(claim.recipient_id),
         producer=claim.producer,
         stream=claim.stream,
-        relay=claim.relay,
+        relay=attempt.relay if attempt else claim.relay,
         address=claim.address.email,
-        attempts=claim.attempts + (1 if ended.settlement.attempt else 0),
+        attempts=claim.attempts + (1 if attempt else 0),
         duration_ms=ended.duration_ms,
         error_class=ended.outcome.error_class,
         code=ended.outcome.reply.code,

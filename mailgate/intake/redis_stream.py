@@ -130,7 +130,7 @@ class StreamDoor(RedisDoor):
             body = values.get(FIELD)
             refusal = None
             if body is None:
-                refusal = "The entry of the Redis stream has no field named message."
+                refusal = "is an entry of the Redis stream that has no field named message"
                 body = _as_json(values)
             out.append(
                 Delivery(

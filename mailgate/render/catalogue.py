@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,9 @@ class Catalogue:
         """
         found = self._entries.get(template)
         if found is None:
-            return [Fault("template", "unknown template")]
+            near = get_close_matches(template, self.names(), 1, 0.7)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            return [Fault("template", "unknown template" + hint)]
         return [] if isinstance(found, Broken) else found.faults(data)
 
 

@@ -6,6 +6,10 @@ import asyncio
 import csv
 import io
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +111,10 @@ def test_status_finds_fault_when_something_is_due_and_no_worker_lives(
     assert said.code == 1
     assert said.document["lanes"]["normal"]["due"] == 2
     journal.lease()
-    assert shell("status").code == 0
+    said = shell("status")
+    assert said.code == 0
+    [lane] = [line for line in said.out.splitlines() if line.startswith("  normal")]
+    assert re.search(r" 2 due, the oldest for \d+ s$", lane)
 
 
 # --- hostile data -----------------------------------------------------------------------
@@ -315,6 +322,21 @@ def test_a_file_that_is_no_journal_is_said(shell: Shell, tmp_path: Path) -> None
     assert "not a database" in said.err
 
 
+def test_up_without_its_journal_says_so_in_a_line(shell: Shell) -> None:
+    changed = {"MAILGATE_JOURNAL__URL": "postgresql://u:p@127.0.0.1:1/db"}
+    said = subprocess.run(
+        [sys.executable, "-m", "mailgate.cli.main", "up"],
+        env=os.environ | shell.environment | changed,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert said.returncode == 1
+    assert "the journal cannot be reached" in said.stderr
+    assert "Traceback" not in said.stderr
+
+
 def test_a_journal_that_goes_away_in_the_middle_of_a_resend_is_said(
     shell: Shell, journal: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -395,6 +417,21 @@ def test_uncertain_ones_are_sent_again_only_when_named(shell: Shell, journal: Ri
     said = shell("failures", "resend", "--all", "--state", "uncertain", "--json")
     assert said.document == {"resend": 1}
     assert journal.row(claim.recipient_id).state == "queued"
+
+
+def test_moves_of_one_moment_are_told_in_their_order(shell: Shell, journal: Rig) -> None:
+    journal.store(arrival("one"))
+    [claim] = journal.claim(journal.lease())
+    journal.settle(settlement(claim, State.UNCERTAIN, State.QUEUED))
+    story = shell("messages", "show", spell(claim.message_id)).out
+    assert story.index("  accepted") < story.index("  uncertain") < story.index("  queued")
+
+
+def test_a_table_in_a_pipe_has_no_blanks_at_its_ends(shell: Shell, journal: Rig) -> None:
+    journal.add(2)
+    lines = shell("messages", "list").out.splitlines()
+    assert len(lines) == 3
+    assert all(line == line.rstrip() for line in lines)
 
 
 # --- replay ------------------------------------------------------------------------------------

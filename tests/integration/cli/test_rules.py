@@ -45,6 +45,12 @@ def test_a_reply_shows_its_rule_and_what_follows(own: Shell) -> None:
     assert many.document["error_class"] == "unknown_address"
 
 
+def test_what_has_no_code_is_no_reply(shell: Shell) -> None:
+    said = shell("rules", "test", "hello")
+    assert said.code == 2
+    assert "such as 550 5.1.1" in said.err
+
+
 def test_own_rules_are_listed(own: Shell) -> None:
     [item] = own("rules", "list", "--json").document["items"]
     assert (item["name"], item["then"], item["says"]["text"]) == ("weekend", "defer", "weekend")

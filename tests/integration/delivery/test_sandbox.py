@@ -7,8 +7,10 @@ import logging
 
 import pytest
 
+from mailgate import log
 from mailgate.journal.filters import Filter
 from mailgate.journal.surgery import Act
+from mailgate.model.ids import spell
 from mailgate.model.state import Lane, State
 from mailgate.operations.resend import move_all
 from tests.integration.delivery.house import House, soon
@@ -96,9 +98,13 @@ async def test_what_is_redirected_goes_to_one_address_alone(small_house: House) 
             assert "redirected by the sandbox" in event.detail
 
 
-async def test_simulated_recipients_take_the_way_of_all_mail(small_house: House) -> None:
+async def test_simulated_recipients_take_the_way_of_all_mail(
+    small_house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Through retry and settle to the record, with a relay that must not hear of them."""
     house = small_house
+    logged: list[log.Disposition] = []
+    monkeypatch.setattr(log, "dispositions", logged.extend)
     async with ScriptedRelay() as relay:
         gateway = await house.open({"main": relay})
         parts = ("sent", "bounce", "fail", "full", "defer-twice", "uncertain")
@@ -127,3 +133,6 @@ async def test_simulated_recipients_take_the_way_of_all_mail(small_house: House)
         assert relay.heard == []
         relays = house.journal.all("SELECT DISTINCT relay FROM attempts")
         assert [row.relay for row in relays] == ["simulator"]
+        # The log names relay and recipient as the commands do.
+        assert {one.relay for one in logged} == {"simulator"}
+        assert {one.recipient_id for one in logged} == {spell(id_) for id_ in ids}

@@ -115,6 +115,8 @@ def test_each_alias_is_its_field(alias: str, field: str) -> None:
 def test_two_spellings_of_one_field_are_a_fault() -> None:
     found = refused({**SMALLEST, "template_id": "welcome"})
     assert found == {"template_id": "is the same field as template; give one of them"}
+    found = refused({"to": "ann@example.com", "template_id": "welcome", "template": "welcome"})
+    assert found == {"template": "is the same field as template_id; give one of them"}
 
 
 def test_a_fault_names_the_spelling_that_was_used() -> None:

@@ -278,6 +278,11 @@ def test_an_unknown_template_is_one_fault_and_a_broken_one_is_none(make_root: An
     assert catalogue.check_data("t", {"x": 1}) == []
 
 
+def test_a_template_of_nearly_that_name_is_suggested() -> None:
+    [fault] = Catalogue.load([built_in_root()]).check_data("walcome", {"x": 1})
+    assert fault == Fault("template", "unknown template; did you mean welcome?")
+
+
 def test_a_fault_holds_no_value(built_in: Catalogue) -> None:
     secret = "hunter2" * 40
     faults = built_in.check_data("notice", {"title": secret, "body": 7, "button": secret})
