@@ -74,7 +74,7 @@ def intake() -> None:
         with Doorbell(celery_app.app) as bell:
             fresh = asyncio.create_task(keep_fresh(shelf, lambda _names: None))
             await serve(
-                open_doors(url, config.intake.queue, batch=config.intake.batch),
+                open_doors(url, config.intake.queue, own=config.queues, batch=config.intake.batch),
                 lambda: Accept(config, Arrivals(database, ids), shelf.check_data, tracing),
                 bell.ring,
                 stop,

@@ -163,6 +163,7 @@ _WORDS: dict[Any, str] = {
 _PATTERNS = {
     _pattern(typing.get_args(terms.Name)[1]): "a name of a-z, 0-9, '-' and '_' (at most 63)",
     _pattern(typing.get_args(terms.Host)[1]): "a host name or address",
+    _pattern(typing.get_args(terms.QueueName)[1]): "a name of letters, digits, '.', '-' and '_'",
 }
 
 

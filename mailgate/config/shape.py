@@ -15,7 +15,7 @@ from mailgate.config.breakers import Breakers
 from mailgate.config.dkim import Dkim, Domain
 from mailgate.config.limits import Limits
 from mailgate.config.metrics import Metrics
-from mailgate.config.producers import Producer
+from mailgate.config.producers import Producer, producer_faults
 from mailgate.config.relays import Relay
 from mailgate.config.retention import Retention
 from mailgate.config.rules import Rule
@@ -50,6 +50,12 @@ class Intake(Section):
     batch: int = Field(500, ge=1, le=5000, description="Most deliveries in one transaction.")
     max_bytes: int = Field(
         16 * 2**20, ge=1024, description="A larger message is parked unread (bytes)."
+    )
+    unknown_producers: Literal["refuse", "accept"] | None = Field(
+        None,
+        description="Producers without a section, and messages that name none unless "
+        "default_producer has one. By default refused as soon as a section says who may "
+        "publish: any key of [producers.NAME] but weight and throttle.",
     )
 
 
@@ -212,12 +218,31 @@ class Config(Section):
                     f"names '{self.default_stream}', which is no stream; the streams are: {known}",
                 )
             )
+        faults += producer_faults(self.producers, self.streams, self.intake.queue)
         refuse(faults)
         return self
 
     def producer(self, name: str) -> Producer:
         """What is said of a producer; the defaults where nothing is."""
         return self.producers.get(name, _UNSAID)
+
+    @property
+    def refuses_unknown(self) -> bool:
+        """Whether a producer without a section may not publish."""
+        said = self.intake.unknown_producers
+        if said is not None:
+            return said == "refuse"
+        return any(producer.restricted for producer in self.producers.values())
+
+    @property
+    def queues(self) -> dict[str, str]:
+        """The queues that are one producer's own, each with whose it is."""
+        return {p.queue: name for name, p in self.producers.items() if p.queue is not None}
+
+    @property
+    def amqp_users(self) -> dict[str, str]:
+        """The producer that each user of RabbitMQ is."""
+        return {user: name for name, p in self.producers.items() for user in p.amqp_users}
 
     def route(self, stream: str) -> tuple[str, ...]:
         """The relays of a stream in order of preference."""

@@ -107,6 +107,8 @@ Mailbox = Annotated[
     PlainSerializer(lambda a: f"{a.name} <{a.email}>" if a.name else a.email),
 ]
 Name = Annotated[str, Field(pattern=_NAME)]
+#: A queue's name and, with colons for dots, a key on Redis.
+QueueName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")]
 #: Marks a limit that may be written together with its window, as '3/10m'.
 OR_RATE = "or a rate"
 #: Goes into commands and headers, so it holds neither spaces nor control characters.

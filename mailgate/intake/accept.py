@@ -22,7 +22,7 @@ from mailgate.config.streams import Stream
 from mailgate.contract.faults import Fault
 from mailgate.contract.read import Refusal, read, remainder
 from mailgate.contract.submission import Submission
-from mailgate.intake import throttle
+from mailgate.intake import permitted, throttle
 from mailgate.intake.door import Delivery
 from mailgate.journal.arrivals import (
     Arrival,
@@ -103,12 +103,19 @@ def decide(
 ) -> Arrival | NewParked:
     """What one delivery becomes; ``policy`` is the configuration's. Raises for no input."""
     if delivery.refusal is not None:
-        return _parked(delivery, (Fault("", delivery.refusal),))
+        known = permitted.attributed(None, delivery, config)
+        return _parked(delivery, (Fault("", delivery.refusal),), known)
     said = read(delivery.body, max_bytes=config.intake.max_bytes)
     if isinstance(said, Refusal):
-        return _parked(delivery, said.faults, said.producer)
-    producer = said.producer or config.default_producer
+        known = permitted.attributed(said.producer, delivery, config)
+        return _parked(delivery, said.faults, known)
+    producer, unproven = permitted.identify(said.producer, delivery, config)
+    if unproven:
+        known = permitted.attributed(said.producer, delivery, config)
+        return _parked(delivery, unproven, known)
     faults, stream_name, sender = _setting(said, config)
+    email = sender.email if sender else None
+    faults += permitted.faults(said, len(delivery.body), email, stream_name, producer, config)
     faults += throttle.faults(said, producer, config)
     stream = config.streams.get(stream_name)
     recipients, bad = _recipients(said, config, producer, stream_name, stream, check_data)

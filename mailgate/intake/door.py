@@ -31,7 +31,8 @@ class Delivery:
     list; None for AMQP without ``message_id``. ``redelivered`` says that it may
     have been delivered before. ``refusal`` is set when the envelope itself is not
     acceptable. ``handle`` is the door's own. ``user_id`` was validated by the
-    AMQP broker. ``session`` is new with every connection of an AMQP door: what
+    AMQP broker. ``producer`` is whose own queue it came by, if anyone's.
+    ``session`` is new with every connection of an AMQP door: what
     was not acknowledged comes again under another one.
     """
 
@@ -43,6 +44,7 @@ class Delivery:
     handle: object
     user_id: str | None = None
     session: int | None = None
+    producer: str | None = None
 
 
 class Door(Protocol):

@@ -1,11 +1,14 @@
 """The doors that a URL opens.
 
 Owns the names on each transport: queue ``mailgate.inbox`` on RabbitMQ is on Redis
-the stream ``mailgate:inbox`` and the list ``mailgate:inbox:list``.
+the stream ``mailgate:inbox`` and the list ``mailgate:inbox:list``. A producer's own
+queue is on RabbitMQ also a fanout exchange of the same name, since permission to publish
+there is by exchange.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from mailgate.intake.door import Door, Trouble
@@ -19,21 +22,33 @@ def open_doors(
     url: str,
     queue: str,
     *,
+    own: Mapping[str, str] | None = None,
     batch: int = 500,
     idle: float = IDLE,
     trouble: Trouble | None = None,
 ) -> list[Door]:
-    """The doors of a broker URL, not yet opened: one for RabbitMQ, two for Redis.
+    """The doors of a broker URL, not yet opened: one a queue on RabbitMQ, two on Redis.
 
-    Each is received from by a task of its own. ``url`` may hold several URLs
+    ``own`` holds the producers' own queues, each with whose it is. Each
+    door is received from by a task of its own. ``url`` may hold several URLs
     separated by ``;`` for failover; ``batch`` sizes the AMQP prefetch; ``idle`` is
     after how many seconds a silent Redis consumer's deliveries are taken over;
     ``trouble`` is told about lost brokers (a logger's warning by default).
     """
     if urlsplit(url.split(";")[0]).scheme in ("amqp", "amqps"):
-        return [RabbitDoor(url, queue, prefetch=batch, trouble=trouble)]
-    stream = queue.replace(".", ":")
-    return [
-        StreamDoor(url, stream, idle=idle, trouble=trouble),
-        ListDoor(url, f"{stream}:list", idle=idle, trouble=trouble),
-    ]
+        shared = RabbitDoor(url, queue, prefetch=batch, trouble=trouble)
+        return [
+            shared,
+            *(
+                RabbitDoor(url, name, prefetch=batch, producer=producer, trouble=trouble)
+                for name, producer in (own or {}).items()
+            ),
+        ]
+    doors: list[Door] = []
+    for name, whose in [(queue, None), *(own or {}).items()]:
+        stream = name.replace(".", ":")
+        doors += [
+            StreamDoor(url, stream, producer=whose, idle=idle, trouble=trouble),
+            ListDoor(url, f"{stream}:list", producer=whose, idle=idle, trouble=trouble),
+        ]
+    return doors

@@ -41,11 +41,19 @@ class RabbitDoor:
 
     ``url`` may hold several URLs separated by ``;``. ``prefetch`` bounds what is
     unacknowledged, so a batch can be at the journal while the next one arrives.
+    ``producer`` is whose own queue it is: it has an exchange of the same name.
     """
 
     def __init__(
-        self, url: str, queue: str, *, prefetch: int = 500, trouble: Trouble | None = None
+        self,
+        url: str,
+        queue: str,
+        *,
+        prefetch: int = 500,
+        producer: str | None = None,
+        trouble: Trouble | None = None,
     ) -> None:
+        self._producer = producer
         self._urls = deque(url.split(";"))
         self._queue = queue
         self._prefetch = min(65535, 2 * prefetch)
@@ -185,6 +193,8 @@ class RabbitDoor:
 
     def _start_session(self, connection: Any) -> None:
         channel = declared(connection, self._queue)
+        if self._producer is not None:
+            channel = _with_exchange(connection, channel, self._queue)
         channel.auto_decode = False
         self._session = secrets.randbits(62)
         channel.basic_qos(0, self._prefetch, False)
@@ -244,6 +254,7 @@ class RabbitDoor:
                 handle=tag,
                 user_id=properties.get("user_id") or None,
                 session=self._session,
+                producer=self._producer,
             )
         )
 
@@ -289,6 +300,20 @@ def declared(connection: Any, queue: str) -> Any:
             # otherwise; before 4.0 a negative limit means none is allowed at all.
             arguments["x-delivery-limit"] = -1
         channel.queue_declare(queue, durable=True, auto_delete=False, arguments=arguments)
+    return channel
+
+
+def _with_exchange(connection: Any, channel: Any, queue: str) -> Any:
+    """A channel on which the queue also has an exchange of its name.
+
+    Permission to publish is by exchange, and the default exchange leads to every queue.
+    """
+    try:
+        channel.exchange_declare(queue, "fanout", passive=True)
+    except amqp.NotFound:
+        channel = connection.channel()
+        channel.exchange_declare(queue, "fanout", durable=True, auto_delete=False)
+    channel.queue_bind(queue, exchange=queue)
     return channel
 
 

@@ -100,10 +100,17 @@ class ListDoor(RedisDoor):
     """A Redis list; each element is a message."""
 
     def __init__(
-        self, url: str, key: str, *, idle: float = IDLE, trouble: Trouble | None = None
+        self,
+        url: str,
+        key: str,
+        *,
+        producer: str | None = None,
+        idle: float = IDLE,
+        trouble: Trouble | None = None,
     ) -> None:
         super().__init__(url, idle=idle, trouble=trouble)
         self._key = key
+        self._producer = producer
         self._held: set[bytes] = set()
         self._mean = 1.0
         self._look_at = 0.0
@@ -178,6 +185,7 @@ class ListDoor(RedisDoor):
                     redelivered=redelivered,
                     refusal=None,
                     handle=id_,
+                    producer=self._producer,
                 )
             )
         return out

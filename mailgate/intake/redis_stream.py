@@ -42,10 +42,17 @@ class StreamDoor(RedisDoor):
     """A Redis stream with the consumer group ``mailgate``; the field is ``message``."""
 
     def __init__(
-        self, url: str, stream: str, *, idle: float = IDLE, trouble: Trouble | None = None
+        self,
+        url: str,
+        stream: str,
+        *,
+        producer: str | None = None,
+        idle: float = IDLE,
+        trouble: Trouble | None = None,
     ) -> None:
         super().__init__(url, idle=idle, trouble=trouble)
         self._stream = stream
+        self._producer = producer
         self._held: set[bytes] = set()
         self._mean = 1.0
         self._look_at = 0.0
@@ -140,6 +147,7 @@ class StreamDoor(RedisDoor):
                     redelivered=redelivered,
                     refusal=refusal,
                     handle=entry_id,
+                    producer=self._producer,
                 )
             )
         if gone:

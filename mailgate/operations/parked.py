@@ -53,7 +53,10 @@ async def replay(
     if row is None or row["state"] != "parked":
         raise NotParked
     content = bytes(row["body"]) if body is None else body
-    delivery = Delivery(content, "replay", f"parked-{number}", False, None, None)
+    # What the broker proved when it was parked still holds; nothing else proves anything.
+    owner = row["producer"]
+    vouched = owner if owner and config.producer(owner).proven else None
+    delivery = Delivery(content, "replay", f"parked-{number}", False, None, None, producer=vouched)
     decided = decide(delivery, config, check_data, Policy(config))
     if not isinstance(decided, Arrival):
         faults = json.loads(decided.faults)
