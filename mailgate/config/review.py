@@ -5,6 +5,7 @@ Owns the warnings of ``config check`` and the masking of ``config show``. Pure.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from mailgate.config import urls
@@ -14,6 +15,8 @@ from mailgate.config.terms import format_duration
 
 #: RFC 5321 section 4.5.3.2.6 asks for ten minutes after the dot.
 _DOT_TIMEOUT = 600.0
+#: A broker or limiter URL that takes any certificate.
+_UNVERIFIED = re.compile(r"(?i)[?&]ssl_cert_reqs=(cert_)?(none|optional)\b")
 
 
 def masked(config: Config) -> dict[str, Any]:
@@ -54,6 +57,11 @@ def _transport(config: Config) -> list[str]:
         far = [host for host in urls.hosts(url or "") if not urls.is_loopback(host)]
         if url and far and _in_clear(url):
             said.append(f"{key} talks to {far[0]} without TLS: {_tls_instead(url)}")
+        elif url and far and _UNVERIFIED.search(url):
+            said.append(
+                f"{key} does not verify the certificate of {far[0]}: anyone between here and "
+                "there can read along; name its authority by ssl_ca_certs"
+            )
     broker = config.broker.url or ""
     far = [host for host in urls.hosts(broker) if not urls.is_loopback(host)]
     if far and (config.journal.url or "sqlite:").startswith("sqlite:"):

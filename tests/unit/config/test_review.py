@@ -54,6 +54,10 @@ FAR = {"main": {"host": "smtp.example.com"}}
             "journal.url talks to far.example without TLS",
         ),
         ({"limiter": {"url": "redis://far.example"}}, "limiter.url talks to far.example"),
+        (
+            {"limiter": {"url": "rediss://far.example/0?ssl_cert_reqs=none"}},
+            "limiter.url does not verify the certificate of far.example",
+        ),
         ({"intake": {"url": "amqp://localhost;amqp://far.example"}}, "intake.url talks to far"),
         ({"worker": {"deadline": "20s"}}, "worker.deadline"),
         ({"streams": {"bulk": {"retry": {"give_up": "1m"}}}}, "streams.bulk.retry.give_up"),
