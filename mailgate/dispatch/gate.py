@@ -99,6 +99,10 @@ class Gate:
         ways: dict[int, Way] = {}
         plain: dict[tuple[int, str], Way | None] = {}
         names = self._names
+        if names or self._touched:
+            # A probe is for mail that never failed: what fails wherever it goes would keep
+            # a relay shut that is well by now.
+            heads = sorted(heads, key=lambda h: (h.suspect, h.tried or h.retry))
         for head in heads:
             kind = (head.bucket.id, head.stream)
             if kind not in plain:

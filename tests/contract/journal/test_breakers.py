@@ -227,6 +227,24 @@ async def test_one_probe_goes_and_its_success_lets_all_go(
     assert len((await take(other, lease)).taken) == 4
 
 
+@pytest.mark.parametrize("state", ["queued", "deferred"])
+async def test_mail_that_never_failed_is_the_probe(journal: Rig, state: str) -> None:
+    """What fails wherever it goes would keep a relay shut that is well by now."""
+    lease = journal.lease()
+    await opened(journal, lease)
+    journal.add(3, "poison", bucket=ONE)
+    journal.sql(
+        "UPDATE recipients SET state = :state, attempts = 2, due_at = due_at - 5000"
+        " WHERE email LIKE 'poison%'",
+        state=state,
+    )
+    journal.add(2, "good", bucket=ONE)
+    due_now(journal)
+    found = await take(taker(journal), lease)
+    assert locals_of(found) == ["good0"]
+    assert found.taken[0].probes == (MAIN,)
+
+
 async def test_a_probe_that_fails_opens_it_for_longer(journal: Rig) -> None:
     lease = journal.lease()
     await opened(journal, lease)
