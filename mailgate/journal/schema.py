@@ -6,6 +6,7 @@ Owns the call of Alembic. The steps themselves are in ``migrations/``.
 from __future__ import annotations
 
 import fcntl
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 
 from mailgate.journal.database import JournalAway, plain
 from mailgate.journal.tables import metadata
@@ -87,8 +88,12 @@ def upgrade(url: str) -> None:
                 connection.rollback()
                 command.upgrade(_alembic(connection), "head")
                 connection.commit()
-    except OperationalError as error:
-        raise JournalAway(plain(error)) from error
+    except DatabaseError as error:
+        # Another program's file is a wrong path, and no fault of the migration.
+        foreign = getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB
+        if foreign or isinstance(error, OperationalError):
+            raise JournalAway(plain(error)) from error
+        raise
     finally:
         engine.dispose()
 

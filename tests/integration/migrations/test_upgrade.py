@@ -153,6 +153,14 @@ def test_a_journal_that_is_not_there_is_away(fresh_database: Callable[..., str])
         schema.behind(url + "_gone")
 
 
+def test_another_programs_file_is_no_journal_and_stays_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "letters.db"
+    file.write_bytes(b"this is a letter, and no database at all" * 100)
+    with pytest.raises(JournalAway, match="not a database"):
+        schema.upgrade(f"sqlite:///{file}")
+    assert file.read_bytes().startswith(b"this is a letter")
+
+
 def test_the_migrations_are_found_beside_the_package() -> None:
     assert (schema.scripts() / "env.py").is_file()
     assert schema.scripts() == ROOT / "migrations"
