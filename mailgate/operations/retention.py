@@ -125,12 +125,12 @@ def erase(database: Database, address: str, act: Act) -> Erased:
         return len(ids)
 
     cancelled = recipients = busy = 0
-    while count := database.run_now(stop):
-        cancelled += count
     while True:
+        # In turns: who is forgotten makes room in the chunk for those behind.
+        stopped = database.run_now(stop)
         count, busy = database.run_now(forget)
-        recipients += count
-        if not count:
+        cancelled, recipients = cancelled + stopped, recipients + count
+        if not (stopped or count):
             break
     parked = database.run_now(unpark)
     database.run_now(lambda c: audit(c, act, recipients, database.now()))

@@ -11,6 +11,7 @@ from mailgate.config.shape import Config
 from mailgate.journal.retention import ERASED
 from mailgate.journal.surgery import Act, audit
 from mailgate.model.state import FINAL, State
+from mailgate.operations import retention
 from mailgate.operations.retention import CHUNK, clean, erase
 from tests.contract.journal.rig import Rig, arrival, attempt, settlement
 
@@ -179,3 +180,18 @@ def test_what_is_being_sent_cannot_be_forgotten_yet(journal: Rig) -> None:
     done = erase(journal.database, claim.address.email, Act("op", "erase", ""))
     assert (done.recipients, done.busy) == (0, 1)
     assert journal.row(claim.recipient_id).email == claim.address.email
+
+
+def test_one_person_with_many_mails_is_forgotten_to_the_last(
+    journal: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits stands behind a whole chunk of what is over."""
+    monkeypatch.setattr(retention, "CHUNK", 3)
+    for n in range(4):
+        ended(journal, f"old{n}", State.SENT)
+    journal.add(5)
+    journal.sql("UPDATE recipients SET email = 'ann@example.org'")
+    done = erase(journal.database, "ann@example.org", Act("op", "erase", ""))
+    assert (done.cancelled, done.recipients, done.busy) == (5, 9, 0)
+    assert journal.count("recipients", "email = 'ann@example.org'") == 0
+    assert journal.count("recipients", "state = 'queued'") == 0
