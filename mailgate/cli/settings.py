@@ -45,11 +45,15 @@ def check() -> None:
     print("the configuration is good")
 
 
-def contract() -> None:
+def contract(
+    events: Annotated[
+        bool, typer.Option("--events", help="Of what producers are told instead.")
+    ] = False,
+) -> None:
     """Print the JSON Schema of what producers publish."""
-    from mailgate.contract.schema import json_schema
+    from mailgate.contract import event, schema
 
-    show_json(json_schema())
+    show_json(event.json_schema() if events else schema.json_schema())
 
 
 def _lines(place: str, value: object) -> list[str]:
