@@ -23,7 +23,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "resume": ("mailgate resume domain example.com", "mailgate resume all"),
     "clean": ("mailgate clean --seconds 60",),
-    "contract": ("mailgate contract > contract.schema.json", "mailgate contract --events"),
+    "contract": ("mailgate contract > contract.schema.json", "mailgate contract --commands"),
     "messages show": ("mailgate messages show 0F9M3Z7Q2K4XC",),
     "messages cancel": ("mailgate messages cancel 0F9M3Z7Q2K4XC --reason 'ordered twice'",),
     "messages resend": ("mailgate messages resend 0F9M3Z7Q2K4XC --reason 'asked for it'",),

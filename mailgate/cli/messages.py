@@ -270,7 +270,9 @@ def _lines(d: dict[str, Any]) -> list[str]:
     story: list[tuple[str, int, str]] = []
     for e in d["events"]:
         who = f"[{e['recipient']}] " if e["recipient"] and len(d["recipients"]) > 1 else ""
-        detail = ", ".join(f"{k} {_said(k, v)}" for k, v in e["detail"].items() if v != "")
+        # How everybody stood when an answer was given is for who asked.
+        said = {k: v for k, v in e["detail"].items() if v != "" and k != "recipients"}
+        detail = ", ".join(f"{k} {_said(k, v)}" for k, v in said.items())
         text = f"{who}{e['event']}" + (f": {detail}" if detail else "")
         story.append((e["at"], 1 if e["seq"] else -1, text))
     for a in d["attempts"]:

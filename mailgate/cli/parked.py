@@ -130,9 +130,9 @@ def replay(
         message = spell(done.message_id) if done.message_id else None
         for field, rule in done.faults:
             complain(f"{text}: {field}: {rule}" if field else f"{text}: {rule}")
-        results.append({"id": text, "accepted": message is not None, "message": message})
-        if message and not as_json:
-            print(f"{text}: accepted as {message}")
+        results.append({"id": text, "accepted": not done.faults, "message": message})
+        if not done.faults and not as_json:
+            print(f"{text}: accepted as {message}" if message else f"{text}: carried out")
     if as_json:
         show_json({"items": results})
     if not all(r["accepted"] for r in results):

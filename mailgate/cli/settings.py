@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mailgate.cli.setting import complain, setting, show_json
+from mailgate.cli.setting import complain, fail, setting, show_json
 
 config = typer.Typer(help="The configuration.", no_args_is_help=True)
 
@@ -49,11 +49,17 @@ def contract(
     events: Annotated[
         bool, typer.Option("--events", help="Of what producers are told instead.")
     ] = False,
+    commands: Annotated[
+        bool, typer.Option("--commands", help="Of what they may ask: cancel, reschedule, ask.")
+    ] = False,
 ) -> None:
     """Print the JSON Schema of what producers publish."""
+    from mailgate.contract import commands as asked
     from mailgate.contract import event, schema
 
-    show_json(event.json_schema() if events else schema.json_schema())
+    if events and commands:
+        fail("--events and --commands: one at a time", 2)
+    show_json((event if events else asked if commands else schema).json_schema())
 
 
 def _lines(place: str, value: object) -> list[str]:

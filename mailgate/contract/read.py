@@ -1,4 +1,4 @@
-"""Bytes → Submission or Refusal: the one reading of what producers publish.
+"""Bytes → Submission, Command or Refusal: the one reading of what producers publish.
 
 Owns the order of the checks (size, encoding, JSON, contract) and the hash by
 which a repeat is told from a conflict. Pure: no clock, no I/O, and it raises
@@ -16,7 +16,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mailgate.contract import fields
+from mailgate.contract import commands, fields
+from mailgate.contract.commands import VERBS, Command
 from mailgate.contract.faults import (
     Fault,
     Place,
@@ -30,6 +31,7 @@ from mailgate.contract.strict_json import parse
 from mailgate.contract.submission import NAME, PATTERNS, Submission
 
 _FIELDS = tuple(f.alias or name for name, f in Submission.model_fields.items())
+_OF_COMMANDS = tuple(Command.model_fields)
 _PRODUCER = re.compile(NAME)
 #: A key that could be read: one line of characters that every store can hold.
 _KEY = re.compile(rf"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{{1,{fields.MAX_KEY}}}")
@@ -62,12 +64,12 @@ def encoding_fault(content_encoding: str | None) -> str | None:
 
 def read(
     body: bytes, *, max_bytes: int, content_encoding: str | None = None
-) -> Submission | Refusal:
+) -> Submission | Command | Refusal:
     """Read one document as published; ``max_bytes`` caps it before anything is parsed.
 
-    All faults are named at once. When only entries of ``recipients`` are at
-    fault and at least one is good, the good ones are accepted and the others
-    stand in ``Submission.refused``.
+    A document with a verb is a command. All faults are named at once. When only entries
+    of ``recipients`` are at fault and at least one is good, the good ones are accepted and
+    the others stand in ``Submission.refused``.
     """
     if len(body) > max_bytes:
         return Refusal((Fault("", f"is larger than {max_bytes} bytes"),))
@@ -78,6 +80,8 @@ def read(
     if not isinstance(document, dict):
         faults = [fault for _, fault in flaws]
         return Refusal(tuple(faults) or (Fault("", "must be a JSON object"),))
+    if not VERBS.isdisjoint(document):
+        return _command(document, list(flaws))
     raw, written, _ = canonical(document)
     found = list(flaws)
     if len(body) > fields.MAX_DATA:
@@ -100,6 +104,20 @@ def read(
     submission._refused = refused
     submission._body_hash = body_hash(document)
     return submission
+
+
+def _command(document: dict[str, Any], found: list[tuple[Place, Fault]]) -> Command | Refusal:
+    flawed = {place for place, _ in found}
+    try:
+        command = Command.model_validate(document)
+    except ValidationError as error:
+        faulty = faults_of(error, document, {}, _OF_COMMANDS, PATTERNS)
+        found += [(place, fault) for place, fault in faulty if place not in flawed]
+    found += [(place, Fault(path(place), rule)) for place, rule in commands.between(document)]
+    if found:
+        return _refusal(document, found)
+    command._body_hash = body_hash(document)
+    return command
 
 
 def body_hash(document: Mapping[str, Any]) -> str:

@@ -103,7 +103,7 @@ def _few_tags(value: Any) -> Any:
     return () if value is None else value
 
 
-def _number(value: Any) -> Any:
+def number(value: Any) -> Any:
     if isinstance(value, bool):  # equal to 1 in Python, not in JSON
         raise broken("must be 1")
     return value
@@ -256,7 +256,7 @@ class Unsubscribe(Part):
 class Submission(Part):
     """One message as a producer publishes it. Only a recipient and some content are required."""
 
-    version: Annotated[Literal[1], BeforeValidator(_number)] = Field(
+    version: Annotated[Literal[1], BeforeValidator(number)] = Field(
         1, description="The version of this contract."
     )
     id: Key | None = Field(None, description="The producer's own id of the message.")

@@ -19,10 +19,11 @@ from typing import Any, Protocol
 
 from mailgate.config.shape import Config
 from mailgate.config.streams import Stream
+from mailgate.contract.commands import Command
 from mailgate.contract.faults import Fault
 from mailgate.contract.read import Refusal, read, remainder
 from mailgate.contract.submission import Submission
-from mailgate.intake import permitted, throttle
+from mailgate.intake import commands, permitted, throttle
 from mailgate.intake.door import Delivery
 from mailgate.journal.arrivals import (
     Arrival,
@@ -34,6 +35,7 @@ from mailgate.journal.arrivals import (
 )
 from mailgate.journal.asides import By, labelled
 from mailgate.journal.letters import letter_text
+from mailgate.journal.orders import Order
 from mailgate.limits.policy import Policy
 from mailgate.model.address import Address
 from mailgate.model.ids import spell
@@ -76,14 +78,17 @@ class Accept:
         """
         arrivals: list[Arrival] = []
         refused: list[NewParked] = []
+        orders: list[Order] = []
         for delivery in deliveries:
             decided = decide(delivery, self._config, self._check_data, self._policy)
             if isinstance(decided, Arrival):
                 arrivals.append(decided)
+            elif isinstance(decided, Order):
+                orders.append(decided)
             else:
                 refused.append(decided)
         begun = time.time_ns()
-        stored = await self._arrivals.store(arrivals, refused, forget)
+        stored = await self._arrivals.store(arrivals, refused, forget, orders)
         if self._tracing is not None:
             _trace(self._tracing, arrivals, stored, (begun, time.time_ns()))
         return stored
@@ -100,7 +105,7 @@ def _trace(
 
 def decide(
     delivery: Delivery, config: Config, check_data: CheckData, policy: Policy
-) -> Arrival | NewParked:
+) -> Arrival | Order | NewParked:
     """What one delivery becomes; ``policy`` is the configuration's. Raises for no input."""
     if delivery.refusal is not None:
         known = permitted.attributed(None, delivery, config)
@@ -113,6 +118,8 @@ def decide(
     if unproven:
         known = permitted.attributed(said.producer, delivery, config)
         return _parked(delivery, unproven, known)
+    if isinstance(said, Command):
+        return commands.order(said, producer, _identity(delivery, said.id), delivery, config)
     faults, stream_name, sender = _setting(said, config)
     email = sender.email if sender else None
     faults += permitted.faults(said, len(delivery.body), email, stream_name, producer, config)
@@ -124,7 +131,7 @@ def decide(
         return _parked(delivery, tuple(faults), producer)
     if policy.separates:
         recipients = [replace(r, bucket=_own(r, policy, sender.email)) for r in recipients]
-    identity = _identity(delivery, said)
+    identity = _identity(delivery, said.identity())
     refused: tuple[NewParked, ...] = ()
     if said.refused or bad:
         left_out = [*(f for r in said.refused for f in r.faults), *bad]
@@ -270,9 +277,8 @@ def _anonymous(delivery: Delivery, said: Submission) -> bool:
     return said.identity() is None and delivery.identity is None
 
 
-def _identity(delivery: Delivery, said: Submission) -> str:
-    """What makes a repeat of this delivery the same message; never empty."""
-    own = said.identity()
+def _identity(delivery: Delivery, own: str | None) -> str:
+    """What makes a repeat of this delivery the same; never empty. ``own`` is the producer's."""
     if own is not None:
         return f"key:{own}"
     if delivery.identity is not None:

@@ -149,5 +149,6 @@ def _count(tally: Tally, stored: Stored, seconds: float) -> None:
         ("repeated", stored.repeated),
         ("conflict", stored.conflicts),
         ("parked", stored.parked),
+        ("command", stored.orders),
     ):
         tally.add(families.DELIVERIES, (result,), number)

@@ -8,32 +8,26 @@ Never decides whether a delivery is good: ``intake.accept`` does.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
+from mailgate.journal.buckets import BucketKey as BucketKey
+from mailgate.journal.buckets import ensure_buckets
 from mailgate.journal.database import Database, packed
 from mailgate.journal.inserting import Inserting
+from mailgate.journal.orders import PLACE, Order, Orders
 from mailgate.journal.suppressions import Stop, Suppressions, Wanted
-from mailgate.journal.tables import attachments, parked
+from mailgate.journal.tables import attachments, messages, parked
+from mailgate.journal.telling import EVENT
 from mailgate.model.ids import Ids
 from mailgate.model.message import Attachment
 from mailgate.model.state import Lane
 
 #: How often ids are drawn for a batch: two long runs of them overlap more than once.
 _DRAWS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class BucketKey:
-    """What the waiting recipients of one bucket have in common."""
-
-    lane: Lane
-    producer: str
-    route: tuple[str, ...]
-    domain: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +100,8 @@ class Stored:
     repeated: int = 0
     conflicts: int = 0
     parked: int = 0
+    #: Orders that were answered.
+    orders: int = 0
     #: Recipients that were accepted and are not written to.
     suppressed: int = 0
     lanes: set[Lane] = field(default_factory=set)
@@ -161,15 +157,6 @@ _UNTRIED = {
 }
 #: What is true of one that is suppressed at once.
 _STOPPED = {**_UNTRIED, "state": "'suppressed'", "error_class": "'suppressed'"}
-#: The columns of ``events``.
-EVENT = {
-    "message_id": "bigint",
-    "recipient_id": "bigint",
-    "seq": "bigint",
-    "kind": "text",
-    "at": "bigint",
-    "detail": "text",
-}
 
 
 class Arrivals:
@@ -186,6 +173,7 @@ class Arrivals:
         self._recipients = Inserting(database, "recipients", _RECIPIENT, constants=_UNTRIED)
         self._stopped = Inserting(database, "recipients", _RECIPIENT, constants=_STOPPED)
         self._suppressions = Suppressions(database)
+        self._orders = Orders(database, ids)
         self._events = Inserting(database, "events", EVENT)
         self._forget = sa.text(
             "UPDATE messages SET unacked = NULL WHERE id IN (SELECT id FROM "
@@ -203,16 +191,17 @@ class Arrivals:
         batch: Sequence[Arrival],
         refused: Sequence[NewParked] = (),
         forget: Sequence[int] = (),
+        orders: Sequence[Order] = (),
     ) -> Stored:
         """Write a batch in one transaction; raises ``JournalAway`` with nothing written.
 
-        ``forget`` are messages of earlier batches (``Stored.unacked``) that the
-        broker will not deliver again.
+        ``orders`` are carried out when all its messages are there. ``forget`` are messages
+        of earlier batches (``Stored.unacked``) that the broker will not deliver again.
         """
         keys = {r.bucket for a in batch for r in a.recipients} - self._buckets.keys()
         if keys:
-            self._buckets.update(await self._database.run(lambda c: _ensure_buckets(c, keys)))
-        work = self._writing(batch, refused, forget)
+            self._buckets.update(await self._database.run(lambda c: ensure_buckets(c, keys)))
+        work = self._writing(batch, refused, forget, orders)
         for _ in range(_DRAWS - 1):
             try:
                 return await self._database.run(work)
@@ -222,7 +211,11 @@ class Arrivals:
         return await self._database.run(work)
 
     def _writing(
-        self, batch: Sequence[Arrival], refused: Sequence[NewParked], forget: Sequence[int]
+        self,
+        batch: Sequence[Arrival],
+        refused: Sequence[NewParked],
+        forget: Sequence[int],
+        orders: Sequence[Order],
     ) -> Callable[[sa.Connection], Stored]:
         def work(connection: sa.Connection) -> Stored:
             now = self._database.now()
@@ -234,7 +227,7 @@ class Arrivals:
             fresh = [a for i, a in enumerate(batch) if i not in again]
             ids = [self._ids.take(now) for _ in fresh]
             parking = list(refused)
-            pairs = list(zip(ids, fresh, strict=True))
+            pairs = drawn = list(zip(ids, fresh, strict=True))
             new = self._messages.write(connection, [_message_row(i, a, now) for i, a in pairs])
             written = dict(pairs)
             known: dict[tuple[str, str], tuple[int, str]] = {}
@@ -243,11 +236,18 @@ class Arrivals:
                 wanted = [(a.producer, a.identity) for a in fresh]
                 for row in connection.execute(self._find, {"rows": packed(wanted)}):
                     known[row.producer, row.identity] = (row.id, row.body_hash)
+                pairs = self._placed(connection, pairs, known, now)
                 written = {i: a for i, a in pairs if known[a.producer, a.identity][0] == i}
             events: list[tuple[object, ...]] = []
             if written:
                 events += [(i, None, 0, "accepted", now, None) for i in written]
                 events += self._write_recipients(connection, written, now, stored)
+                placed = set(written) - {i for i, _ in drawn}
+                if placed:
+                    # Events before those of the orders that it meets.
+                    self._events.write(connection, events)
+                    events = []
+                    stored.lanes |= self._orders.meet(connection, sorted(placed), now)
             stored.unacked = [*again.values(), *(i for i, a in written.items() if a.session)]
             numbers = iter(pairs)
             for index, arrival in enumerate(batch):
@@ -280,9 +280,49 @@ class Arrivals:
                     if kind == "conflict"
                 ]
             self._events.write(connection, events)
+            if orders:
+                self._obey(connection, orders, now, stored)
             return stored
 
         return work
+
+    def _placed(
+        self,
+        connection: sa.Connection,
+        pairs: list[tuple[int, Arrival]],
+        known: dict[tuple[str, str], tuple[int, str]],
+        now: int,
+    ) -> list[tuple[int, Arrival]]:
+        """Write messages into the places that orders have left for them; also in ``known``."""
+        out = []
+        for id_, arrival in pairs:
+            key = arrival.producer, arrival.identity
+            place, body_hash = known[key]
+            if body_hash == PLACE:
+                values = dict(zip(_MESSAGE, _message_row(place, arrival, now), strict=True))
+                at = messages.c.id == place, messages.c.body_hash == PLACE
+                taken = connection.execute(messages.update().where(*at).values(values)).rowcount
+                if not taken:  # another process was quicker
+                    row = connection.execute(
+                        sa.select(messages.c.body_hash).where(messages.c.id == place)
+                    ).one()
+                    known[key] = place, row.body_hash
+                else:
+                    known[key] = place, arrival.body_hash
+                    id_ = place
+            out.append((id_, arrival))
+        return out
+
+    def _obey(
+        self, connection: sa.Connection, orders: Sequence[Order], now: int, stored: Stored
+    ) -> None:
+        carried = self._orders.carry_out(connection, orders, now)
+        stored.orders += carried.answered
+        stored.repeated += carried.repeated
+        stored.lanes |= carried.lanes
+        stored.conflicts += len(carried.conflicts)
+        parking = [_conflict(order, about) for order, about in carried.conflicts]
+        stored.parked += len(_park(connection, parking, self._ids, now))
 
     def _write_recipients(
         self, connection: sa.Connection, written: dict[int, Arrival], now: int, stored: Stored
@@ -348,37 +388,6 @@ class Arrivals:
             for place, (a, r) in enumerate(everyone)
         ]
         return self._suppressions.look(connection, wanted, now)
-
-
-def _ensure_buckets(connection: sa.Connection, keys: Iterable[BucketKey]) -> dict[BucketKey, int]:
-    return {key: ensure_bucket(connection, key) for key in keys}
-
-
-def ensure_bucket(connection: sa.Connection, key: BucketKey) -> int:
-    """The number of a bucket, made when it is new."""
-    values = {
-        "lane": key.lane.value,
-        "producer": key.producer,
-        "route": ",".join(key.route),
-        "domain": key.domain,
-    }
-    connection.execute(
-        sa.text(
-            "INSERT INTO buckets (lane, producer, route, domain, open_at)"
-            " VALUES (:lane, :producer, :route, :domain, 0)"
-            " ON CONFLICT (lane, producer, route, domain) DO NOTHING"
-        ),
-        values,
-    )
-    return int(
-        connection.execute(
-            sa.text(
-                "SELECT id FROM buckets WHERE lane = :lane AND producer = :producer"
-                " AND route = :route AND domain = :domain"
-            ),
-            values,
-        ).scalar_one()
-    )
 
 
 _TRIED_BEFORE = sa.text(
@@ -456,14 +465,15 @@ def _expires_at(a: Arrival, now: int) -> int | None:
     return (now if a.send_at is None else a.send_at) + a.lifetime
 
 
-def _conflict(arrival: Arrival, first: int) -> NewParked:
+def _conflict(arrival: Arrival | Order, first: int | None) -> NewParked:
     rule = "this identity was accepted before with another body"
+    field = "idempotency_key" if isinstance(arrival, Arrival) else "id"
     return NewParked(
         # The same conflict again is the same row.
         identity=f"conflict:{arrival.producer}:{arrival.body_hash}:{arrival.identity}"[:400],
         source=arrival.source,
         kind="conflict",
-        faults=json.dumps([{"field": "idempotency_key", "rule": rule}]),
+        faults=json.dumps([{"field": field, "rule": rule}]),
         body=arrival.raw,
         producer=arrival.producer,
         message_id=first,

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 import sqlalchemy as sa
 
-from mailgate.journal.arrivals import BucketKey, ensure_bucket
+from mailgate.journal.buckets import BucketKey, ensure_bucket
 from mailgate.journal.database import Database
 from mailgate.journal.tables import WAITING_SQL
 from mailgate.model.state import State

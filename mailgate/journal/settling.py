@@ -14,11 +14,12 @@ from functools import lru_cache
 
 import sqlalchemy as sa
 
-from mailgate.journal.arrivals import EVENT, BucketKey, ensure_bucket
+from mailgate.journal.buckets import BucketKey, ensure_bucket
 from mailgate.journal.database import Database, packed
 from mailgate.journal.inserting import Inserting
 from mailgate.journal.suppressions import Blame, Suppressions
 from mailgate.journal.tables import renderings
+from mailgate.journal.telling import EVENT
 from mailgate.limits.breaker import Signal, Subject
 from mailgate.model.state import State, allowed
 

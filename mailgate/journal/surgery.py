@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
-from mailgate.journal.arrivals import BucketKey, ensure_bucket
+from mailgate.journal.buckets import BucketKey, ensure_bucket
 from mailgate.journal.database import Database, packed
 from mailgate.journal.settling import Settling
 from mailgate.journal.suppressions import Suppressions
 from mailgate.journal.tables import actions, buckets, messages, parked, recipients, renderings
+from mailgate.journal.telling import EVENT
 from mailgate.model.address import Address
 from mailgate.model.state import RESENDABLE, WAITING, Lane, State, allowed
 
@@ -61,17 +62,9 @@ class Surgery:
             f" FROM {database.rows({'id': 'bigint', 'bucket_id': 'bigint'})}"
             " WHERE recipients.id = v.id"
         )
-        event = {
-            "message_id": "bigint",
-            "recipient_id": "bigint",
-            "seq": "bigint",
-            "kind": "text",
-            "at": "bigint",
-            "detail": "text",
-        }
-        names = ", ".join(event)
+        names = ", ".join(EVENT)
         self._events = sa.text(
-            f"INSERT INTO events ({names}) SELECT {names} FROM {database.rows(event)} WHERE true"
+            f"INSERT INTO events ({names}) SELECT {names} FROM {database.rows(EVENT)} WHERE true"
         )
 
     def move(
@@ -83,10 +76,12 @@ class Surgery:
         *,
         due: Mapping[int, int] | None = None,
         relay: str | None = None,
+        audited: bool = True,
     ) -> Moved:
         """Move those of ``ids`` that may go to ``target``; the others are left alone.
 
         ``due`` is when each is due (ms), now by default; ``relay`` the one to try first.
+        What is not ``audited`` among the operators' actions stands in the message's story alone.
         Nobody is queued again who is suppressed: the next take would stop it, and the
         operator would believe it sent.
         """
@@ -111,7 +106,8 @@ class Surgery:
         note = json.dumps({k: v for k, v in said.items() if v is not None})
         events = [(r.message_id, r.id, r.seq, target.value, now, note) for r in found]
         connection.execute(self._events, {"rows": packed(events)})
-        audit(connection, act, len(found), now)
+        if audited:
+            audit(connection, act, len(found), now)
         if target in (State.CANCELLED, State.SENT):
             # Nobody waits for it any more, and nobody can send it again.
             self._settling.redact(connection, {r.message_id for r in found})

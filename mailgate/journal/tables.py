@@ -187,6 +187,7 @@ events = Table(
     "events",
     metadata,
     Column("id", _Number, primary_key=True),
+    # 0 of an answer about no message: its detail says whose it is.
     Column("message_id", BigInteger, nullable=False, index=True),
     Column("recipient_id", BigInteger),
     Column("seq", Integer, nullable=False),
@@ -215,6 +216,29 @@ parked = Table(
     Column("resolved_at", BigInteger),
     Column("resolved_by", String(255)),
     Column("reason", Text),
+)
+
+#: What producers asked about messages of theirs (``journal.orders``): a repeat is absorbed.
+orders = Table(
+    "orders",
+    metadata,
+    Column("id", _Number, primary_key=True, autoincrement=False),
+    Column("producer", String(63), nullable=False),
+    Column("identity", String(400), nullable=False),
+    Column("body_hash", String(64), nullable=False),
+    Column("at", BigInteger, nullable=False, index=True),
+    # The message that is meant, or the place for one that has not come.
+    Column("message_id", BigInteger),
+    # Its message has not come yet: then it stands here as JSON.
+    Column("waiting", Boolean, nullable=False),
+    Column("said", Text),
+    UniqueConstraint("producer", "identity"),
+)
+Index(
+    "ix_orders_waiting",
+    orders.c.message_id,
+    postgresql_where=text("waiting"),
+    sqlite_where=text("waiting"),
 )
 
 leases = Table(

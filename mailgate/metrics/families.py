@@ -55,7 +55,8 @@ def _family(
 DELIVERIES = _family(
     "counter",
     "deliveries_total",
-    "Messages from the queue by what became of them: accepted, repeated, conflict, parked.",
+    "Documents from the queue by what became of them: accepted, repeated, conflict, parked,"
+    " command.",
     "result",
 )
 INTAKE_BATCH = _family(

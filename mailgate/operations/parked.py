@@ -13,8 +13,9 @@ from functools import partial
 from mailgate.config.shape import Config
 from mailgate.intake.accept import CheckData, decide
 from mailgate.intake.door import Delivery
-from mailgate.journal.arrivals import Arrival, Arrivals
+from mailgate.journal.arrivals import Arrivals, NewParked
 from mailgate.journal.database import Connection, Database
+from mailgate.journal.orders import Order
 from mailgate.journal.search import parked_row
 from mailgate.journal.surgery import Act, resolve_parked
 from mailgate.limits.policy import Policy
@@ -24,7 +25,10 @@ from mailgate.model.state import Lane
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """``message_id`` when it was accepted, else ``faults`` as (field, rule)."""
+    """``message_id`` when a message was accepted, ``faults`` (field, rule) when not.
+
+    Neither, when it was a command.
+    """
 
     message_id: int | None = None
     faults: tuple[tuple[str, str], ...] = ()
@@ -58,21 +62,25 @@ async def replay(
     vouched = owner if owner and config.producer(owner).proven else None
     delivery = Delivery(content, "replay", f"parked-{number}", False, None, None, producer=vouched)
     decided = decide(delivery, config, check_data, Policy(config))
-    if not isinstance(decided, Arrival):
+    if isinstance(decided, NewParked):
         faults = json.loads(decided.faults)
         return Replayed(faults=tuple((f["field"], f["rule"]) for f in faults))
     if row["kind"] == "conflict":
         # Its own key belongs to another message: this one goes under the parked number.
         decided = replace(decided, identity=f"replay:parked-{number}")
-    stored = await arrivals.store([decided])
+    if isinstance(decided, Order):
+        stored = await arrivals.store([], orders=[decided])
+    else:
+        stored = await arrivals.store([decided])
     await database.run(lambda c: resolve_parked(c, number, "replayed", act, database.now()))
     for lane in stored.lanes:
         ring(lane)
     if stored.conflicts:
-        rule = f"was accepted before with another body, as message {spell(stored.ids[0])}"
-        fault = ("idempotency_key", f"{rule}: parked anew as a conflict with it")
+        of = f", as message {spell(stored.ids[0])}" if stored.ids else ""
+        rule = f"was accepted before with another body{of}"
+        fault = ("idempotency_key" if of else "id", f"{rule}: parked anew as a conflict with it")
         return Replayed(faults=(fault,))
-    return Replayed(message_id=stored.ids[0])
+    return Replayed(message_id=stored.ids[0] if stored.ids else None)
 
 
 def _discarded(connection: Connection, *, number: int, act: Act, now: int) -> bool:

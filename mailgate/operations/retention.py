@@ -15,6 +15,7 @@ from mailgate.config.shape import Config
 from mailgate.config.throttles import ThrottleRule
 from mailgate.journal.database import Connection, Database
 from mailgate.journal.filters import Filter
+from mailgate.journal.orders import EARLY, lapse
 from mailgate.journal.retention import Retention
 from mailgate.journal.suppression_list import sweep
 from mailgate.journal.surgery import Act, Surgery, audit
@@ -69,6 +70,8 @@ def clean(database: Database, config: Config, seconds: float) -> dict[str, int]:
     if keep.actions:
         before_actions = now - _ms(keep.actions)
         chunks("actions", lambda c: retention.actions(c, before_actions, CHUNK))
+    asked = now - _ms(keep.messages) if keep.messages else 0
+    chunks("orders", lambda c: lapse(c, asked, now - EARLY, CHUNK))
     hits = now - _ms(longest_window(config)) - _SLACK
     chunks("throttle_hits", lambda c: retention.hits(c, hits, CHUNK))
     forget = _ms(config.suppressions.forget)

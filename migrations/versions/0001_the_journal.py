@@ -135,6 +135,22 @@ def upgrade() -> None:
     with op.batch_alter_table('messages', schema=None) as batch_op:
         batch_op.create_index('ix_messages_unacked', ['body_hash'], unique=False, postgresql_where=sa.text('unacked IS NOT NULL'), sqlite_where=sa.text('unacked IS NOT NULL'))
 
+    op.create_table('orders',
+    sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=False, nullable=False),
+    sa.Column('producer', sa.String(length=63), nullable=False),
+    sa.Column('identity', sa.String(length=400), nullable=False),
+    sa.Column('body_hash', sa.String(length=64), nullable=False),
+    sa.Column('at', sa.BigInteger(), nullable=False),
+    sa.Column('message_id', sa.BigInteger(), nullable=True),
+    sa.Column('waiting', sa.Boolean(), nullable=False),
+    sa.Column('said', sa.Text(), nullable=True),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_orders')),
+    sa.UniqueConstraint('producer', 'identity', name=op.f('uq_orders_producer_identity'))
+    )
+    with op.batch_alter_table('orders', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_orders_at'), ['at'], unique=False)
+        batch_op.create_index('ix_orders_waiting', ['message_id'], unique=False, postgresql_where=sa.text('waiting'), sqlite_where=sa.text('waiting'))
+
     op.create_table('parked',
     sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=False, nullable=False),
     sa.Column('identity', sa.String(length=400), nullable=False),
@@ -255,6 +271,11 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_parked_state'))
 
     op.drop_table('parked')
+    with op.batch_alter_table('orders', schema=None) as batch_op:
+        batch_op.drop_index('ix_orders_waiting', postgresql_where=sa.text('waiting'), sqlite_where=sa.text('waiting'))
+        batch_op.drop_index(batch_op.f('ix_orders_at'))
+
+    op.drop_table('orders')
     with op.batch_alter_table('messages', schema=None) as batch_op:
         batch_op.drop_index('ix_messages_unacked', postgresql_where=sa.text('unacked IS NOT NULL'), sqlite_where=sa.text('unacked IS NOT NULL'))
 

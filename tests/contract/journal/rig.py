@@ -20,6 +20,7 @@ from mailgate.journal.arrivals import Arrival, Arrivals, BucketKey, NewParked, N
 from mailgate.journal.database import Database
 from mailgate.journal.leases import Lease
 from mailgate.journal.letters import letter_text
+from mailgate.journal.orders import Order
 from mailgate.journal.queue import Candidate, Head, Queue, Turn
 from mailgate.journal.settling import Attempt, Settlement
 from mailgate.journal.throttle import Charge
@@ -86,10 +87,11 @@ class Rig:
         *batch: Arrival,
         refused: Sequence[NewParked] = (),
         forget: Sequence[int] = (),
+        orders: Sequence[Order] = (),
     ) -> Stored:
         # In a thread of its own: also tests that are coroutines store.
         with ThreadPoolExecutor(1) as thread:
-            storing = self.arrivals.store(batch, refused, forget)
+            storing = self.arrivals.store(batch, refused, forget, orders)
             return thread.submit(asyncio.run, storing).result()
 
     def add(self, count: int, prefix: str = "m", **changes: Any) -> list[int]:

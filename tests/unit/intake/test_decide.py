@@ -17,6 +17,7 @@ from mailgate.config.shape import Config
 from mailgate.intake.accept import decide
 from mailgate.intake.door import Delivery
 from mailgate.journal.arrivals import Arrival, NewParked
+from mailgate.journal.orders import Order, When
 from mailgate.limits.policy import Policy
 from mailgate.model.state import Lane
 
@@ -64,7 +65,7 @@ SMALL = {"to": "ann@example.org", "subject": "hi", "text": "there"}
 
 def accepted(document: object = SMALL, *, config: Config = CONFIG, **changes: Any) -> Arrival:
     decided = decide(delivery(document, **changes), config, check, Policy(config))
-    assert isinstance(decided, Arrival), decided.faults
+    assert isinstance(decided, Arrival), decided
     return decided
 
 
@@ -444,3 +445,44 @@ def test_no_delivery_raises_and_what_is_parked_can_be_stored(
     else:
         assert decided.recipients
         assert decided.identity
+
+
+# --- commands --------------------------------------------------------------------------
+
+
+def ordered(document: object, *, config: Config = CONFIG, **changes: Any) -> Order:
+    decided = decide(delivery(document, **changes), config, check, Policy(config))
+    assert isinstance(decided, Order), decided
+    return decided
+
+
+def test_a_command_becomes_an_order() -> None:
+    order = ordered(
+        {
+            "producer": "billing",
+            "id": "c1",
+            "reschedule": {"id": "m1", "send_at": "2030-01-01T00:00:00Z"},
+        }
+    )
+    said = (order.verb, order.producer, order.by, order.target)
+    assert said == ("reschedule", "billing", "id", "m1")
+    assert (order.identity, order.own_id) == ("key:c1", "c1")
+    assert order.when == When(1_893_456_000_000, None, {"codes": 600_000})
+
+
+def test_a_command_without_an_id_is_known_by_its_delivery() -> None:
+    order = ordered({"cancel": {"idempotency_key": "k"}}, identity="1-0", source="redis-stream")
+    assert (order.identity, order.producer) == ("redis-stream:1-0", "default")
+    assert (order.by, order.target) == ("idempotency_key", "k")
+
+
+def test_who_may_not_publish_may_not_command() -> None:
+    config = CONFIG.model_copy(update={"producers": {"shop": Producer(amqp_users=("shop-app",))}})
+    asked = {"producer": "shop", "cancel": {"id": "m1"}}
+    assert faults(parked(asked, config=config)) == {
+        "producer": "shop is not proven: publish with one of its AMQP users as user_id"
+    }
+    assert ordered(asked, config=config, user_id="shop-app").producer == "shop"
+    assert "producer" in faults(
+        parked({**asked, "producer": "other"}, config=config, user_id="shop-app")
+    )
