@@ -5,13 +5,14 @@ Owns the tree of commands and the options before them.
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mailgate import __version__
+from mailgate import __version__, failpoints
 from mailgate.cli import (
     dkim,
     doctor,
@@ -34,7 +35,7 @@ from mailgate.cli import (
     upkeep,
 )
 from mailgate.cli.examples import show_examples
-from mailgate.cli.setting import setting
+from mailgate.cli.setting import fail, setting
 
 app = typer.Typer(
     name="mailgate",
@@ -83,6 +84,10 @@ def before(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it and end.")
     ] = False,
 ) -> None:
+    try:
+        failpoints.arm(os.environ)
+    except failpoints.FailpointsRefused as error:
+        fail(str(error), 2)
     setting.path = config
     setting.log_format = log_format.value if log_format else None
     setting.log_level = log_level.value if log_level else None

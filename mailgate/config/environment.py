@@ -19,8 +19,8 @@ from mailgate.config.shape import Config
 PREFIX = "MAILGATE_"
 _FILE = "_FILE"
 
-#: Variables that are no keys: the file itself is named by the first.
-_OTHERS = frozenset({f"{PREFIX}CONFIG"})
+#: Variables that are no keys: the first names the file, the others belong to ``failpoints``.
+_OTHERS = frozenset({f"{PREFIX}CONFIG", f"{PREFIX}TEST", f"{PREFIX}FAILPOINTS"})
 
 #: What container platforms set by themselves for a service called "mailgate".
 _SERVICE_LINK = re.compile(

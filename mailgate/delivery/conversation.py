@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from mailgate import failpoints
 from mailgate.config.sandbox import VIEWER, Sandbox
 from mailgate.delivery.lease import ProcessLease
 from mailgate.delivery.sandbox import Aside, redirected, way
@@ -136,6 +137,7 @@ async def converse(
     """
     content: bytes | None = None
     try:
+        failpoints.hit("render.before")
         rendered = claim.stored if claim.stored is not None else render(claim.letter)
         if isinstance(rendered, Outcome):
             return rendered, None

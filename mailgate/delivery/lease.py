@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from mailgate import failpoints
 from mailgate.config.shape import Config
 from mailgate.config.streams import Stream
 from mailgate.delivery import spool as spools
@@ -137,7 +138,9 @@ class ProcessLease:
             if not self._silent(other) and not (here and spools.is_dead(path)):
                 continue
             marks = spools.bury(path, other.id) if here else None
+            failpoints.hit("burial.sealed")
             count += await self._settle(other.id, marks, random)
+            failpoints.hit("burial.after_commit")
             if await self._remove(other.id) and here and spools.is_dead(path):
                 spools.discard(path)
         self._heard = {o.id: self._heard[o.id] for o in others}
@@ -180,7 +183,9 @@ class ProcessLease:
                 )
                 for orphan in orphans
             ]
-            return len(self._queue.settling.write(connection, settlements, now))
+            written = self._queue.settling.write(connection, settlements, now)
+            failpoints.hit("burial.before_commit")
+            return len(written)
 
         return await self._database.run(work)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+from mailgate import failpoints
 from mailgate.config.shape import Config
 from mailgate.config.streams import Stream
 from mailgate.delivery.conversation import Marks, Permit, Render, Send, Trouble, converse
@@ -171,6 +172,8 @@ class Pipeline:
     async def _take_alone(self, lanes: Sequence[Lane], counts: Counter[str]) -> Take:
         batch, self._ended = self._ended, []
         begun = time.monotonic()
+        if batch:
+            failpoints.hit("settle.begin")
         try:
             if self._doubt:
                 await self._give_back(batch)
@@ -192,6 +195,10 @@ class Pipeline:
                 # Whoever began this has been interrupted: nobody else tries again.
                 self._flush_later()
             raise
+        if batch:
+            failpoints.hit("settle.after_commit")
+        if take.taken:
+            failpoints.hit("take.claimed")
         self._tally.observe(families.TURN, (), time.monotonic() - begun)
         self._look_again = moved_on(take, batch, self._database.now())
         told = []

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
+from mailgate import failpoints
 from mailgate.config.shape import Config
 from mailgate.dispatch.crowd import Crowd
 from mailgate.dispatch.gate import Gate, Way
@@ -145,6 +146,8 @@ class Taker:
             moves = list(dict.fromkeys([*moves, *limited]))
         if not (settlements or candidates or expired or moves):
             return self._came_to(Turn(), able)
+        if candidates:
+            failpoints.hit("take.admitted")
         lot = tuple(settlements)
         turn = await self._database.run(
             lambda c: self._queue.turn(

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from mailgate import failpoints
 from mailgate.intake.accept import Accept
 from mailgate.intake.door import Delivery, Door, DoorClosed
 from mailgate.journal.arrivals import Stored
@@ -73,17 +74,21 @@ async def _pump(
             break
         if not deliveries:
             continue
+        failpoints.hit("intake.received")
         begun = time.monotonic()
         stored = await _stored(accept, deliveries, (), stop, tally)
         if stored is None:
             # Told to stop while the journal was away: the broker keeps them.
             await door.release(deliveries)
             break
+        failpoints.hit("intake.after_commit")
         # Nobody need wait for the broker to hear that it may forget them.
         for lane in stored.lanes:
             ring(lane)
         _count(tally, stored, time.monotonic() - begun)
+        failpoints.hit("intake.before_ack")
         acknowledged = await door.done(deliveries)
+        failpoints.hit("intake.after_ack")
         _log.debug(
             "batch",
             extra={

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
+from mailgate import failpoints
 from mailgate.journal.buckets import BucketKey as BucketKey
 from mailgate.journal.buckets import ensure_buckets
 from mailgate.journal.database import Database, packed
@@ -282,6 +283,7 @@ class Arrivals:
             self._events.write(connection, events)
             if orders:
                 self._obey(connection, orders, now, stored)
+            failpoints.hit("intake.before_commit")
             return stored
 
         return work

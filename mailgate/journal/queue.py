@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from mailgate import failpoints
 from mailgate.journal.arrivals import BucketKey
 from mailgate.journal.asides import Aside, Asides
 from mailgate.journal.breakers import Book, Breakers, Change, Probe
@@ -315,11 +316,15 @@ class Queue:
         if breakers is None:
             self._claimed(connection, turn, lease, candidates, None, now)
             return turn
+        if settlements:
+            failpoints.hit("settle.before_commit")
         told = [s for s in settlements if s.signals and s.recipient_id in turn.settled]
         wanted = [who for c in candidates for who in c.probes]
         book = breakers.open_book(connection, told, wanted, now)
         self._claimed(connection, turn, lease, candidates, book, now)
         turn.changes = book.write()
+        if turn.claims:
+            failpoints.hit("take.before_commit")
         return turn
 
     def _claimed(

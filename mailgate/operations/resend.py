@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from mailgate import failpoints
 from mailgate.config.shape import Config
 from mailgate.config.terms import Rate
 from mailgate.journal.database import Connection, Database
@@ -60,11 +61,13 @@ def move_all(
             found = ids(connection, wanted, most, last)
             due = {i: begun + _turn(done + n, how.rate) for n, i in enumerate(found)}
             moved = surgery.move(connection, found, target, act, due=due, relay=how.relay)
+            failpoints.hit("resend.before_commit")
             return (found[-1] if found else 0), moved
 
         last, moved = database.run_now(work)
         if not last:
             return
+        failpoints.hit("resend.after_commit")
         if target is State.QUEUED:
             for lane in moved.lanes:
                 ring(lane)

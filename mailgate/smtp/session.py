@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
+from mailgate import failpoints
 from mailgate.config.relays import Relay, Secret
 from mailgate.model.message import Envelope
 from mailgate.model.outcome import (
@@ -91,6 +92,7 @@ class Session:
         ``tls`` is ``opening.tls_context(relay)``, made once; ``table`` says what a refusal
         means. ``watch`` is told of each step that has worked.
         """
+        failpoints.hit("smtp.connecting")
         wire, offers = await open_wire(relay, tls, password, hostname, watch)
         return cls(relay, wire, offers, table)
 
@@ -151,6 +153,7 @@ class Session:
             group = (b"".join(group),)
         if gate is not None:
             await gate()
+        failpoints.hit("smtp.before_mail")
         self.served += 1
         try:
             refused = await self._offer(group)
@@ -232,6 +235,7 @@ class Session:
         body = stuffed(content)
         upload_time = len(body) / SLOWEST_UPLOAD
         large = len(body) > ONE_WRITE
+        failpoints.hit("smtp.before_body")
         if large:
             try:
                 reply = await wire.upload(body, relay.command_timeout + upload_time)
@@ -240,8 +244,10 @@ class Session:
             if reply is not None:
                 wire.abort()
                 return early(reply, self._table)
+            failpoints.hit("smtp.in_body")
         if wire.broken is not None:
             return self._broken_in_body(wire.broken)
+        failpoints.hit("smtp.before_dot")
         try:
             # From here to the write nothing else can run.
             marker.dot()
@@ -249,13 +255,17 @@ class Session:
             wire.abort()
             what = Reply(0, "the lease was lost before the final dot")
             return untouched(Phase.BODY, what, "lease_lost", Scope.CONNECTION)
+        failpoints.hit("smtp.marked")
         try:
             if large:
-                reply = await wire.finish(DOT, relay.dot_timeout)
+                wire.say(DOT)
             else:
-                (reply,) = await wire.exchange(body + DOT, 1, relay.dot_timeout + upload_time)
+                wire.ask(body + DOT, 1)
+            failpoints.hit("smtp.after_dot")
+            (reply,) = await wire.answers(relay.dot_timeout + (0 if large else upload_time))
         except Broken as broken:
             return self._broken_after_dot(broken, marker)
+        failpoints.hit("smtp.after_reply")
         if wire.holds_bytes:
             # Answered before the dot had left: it cannot be about the whole message.
             wire.abort()
@@ -267,6 +277,7 @@ class Session:
         """The relay's word on the whole message."""
         if 200 <= reply.code < 300:
             marker.accepted()
+            failpoints.hit("smtp.accepted")
             return sent(reply)
         if reply.code < 400:
             # Out of step, and the real answer may be a yes.

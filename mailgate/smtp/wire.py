@@ -66,18 +66,22 @@ class Wire(SMTPProtocol):
 
         ``timeout`` (seconds) is for the whole group.
         """
+        self.ask(data, count)
+        return await self.answers(timeout)
+
+    def ask(self, data: bytes, count: int) -> None:
+        """Write ``data`` at once, to which ``count`` replies are due; raises ``Broken``."""
         self._expect(count)
-        self._send(data)
-        return await self._replies_due(timeout)
+        self.say(data)
 
     async def greeting(self, timeout: float) -> Reply:
         """The reply that the relay gives unasked; raises ``Broken``."""
-        return (await self._replies_due(timeout))[0]
+        return (await self.answers(timeout))[0]
 
     async def upload(self, data: bytes, timeout: float) -> Reply | None:
         """Write a large body and wait until (nearly) none of it is buffered here.
 
-        One reply is due from here on (``finish`` waits for it); returns it when
+        One reply is due from here on (``answers`` waits for it); returns it when
         the relay gives it before the end of the body. ``timeout`` is for all of it.
         Raises ``Broken``.
         """
@@ -85,17 +89,12 @@ class Wire(SMTPProtocol):
         end = self._loop.time() + timeout
         # In pieces: TLS passes any one write down whole, however much waits there.
         for start in range(0, len(data), _PIECE):
-            self._send(data[start : start + _PIECE])
+            self.say(data[start : start + _PIECE])
             while self._paused and not self._replies:
                 await self._sleep(end - self._loop.time())
             if self._replies:
                 return self._replies[0]
         return None
-
-    async def finish(self, data: bytes, timeout: float) -> Reply:
-        """Write the end of what ``upload`` began and return its reply; raises ``Broken``."""
-        self._send(data)
-        return (await self._replies_due(timeout))[0]
 
     @property
     def in_step(self) -> bool:
@@ -184,7 +183,7 @@ class Wire(SMTPProtocol):
     async def read_response(self, timeout: float | None = None) -> SMTPResponse:
         """What aiosmtplib's own ``start_tls`` reads with."""
         self._expect(1)
-        reply = (await self._replies_due(timeout or 60.0))[0]
+        reply = (await self.answers(timeout or 60.0))[0]
         return SMTPResponse(reply.code, reply.text)
 
     def upgraded(self) -> None:
@@ -206,7 +205,8 @@ class Wire(SMTPProtocol):
         self._replies = []
         self._due = count
 
-    def _send(self, data: bytes) -> None:
+    def say(self, data: bytes) -> None:
+        """Write ``data`` at once; raises ``Broken``."""
         transport = cast(asyncio.WriteTransport | None, self.transport)
         if self.broken is None and transport is not None and not transport.is_closing():
             transport.write(data)
@@ -220,7 +220,8 @@ class Wire(SMTPProtocol):
         self.broken.replies = self._replies
         raise self.broken
 
-    async def _replies_due(self, timeout: float) -> list[Reply]:
+    async def answers(self, timeout: float) -> list[Reply]:
+        """The replies that are due, when the last of them is there; raises ``Broken``."""
         while len(self._replies) < self._due:
             await self._sleep(timeout)
         replies = self._replies

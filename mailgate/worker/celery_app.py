@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from celery import Celery, Task, signals
 from celery.concurrency import prefork
 
+from mailgate import failpoints
 from mailgate.config.embedded import complete
 from mailgate.config.load import load, resolve_password
 from mailgate.config.shape import Config
@@ -142,6 +143,7 @@ def when_ready(call: Callable[[], None]) -> None:
 def config() -> Config:
     """The configuration of this process and its forks, read once; raises ``ConfigError``."""
     if _process.given is None:
+        failpoints.arm(os.environ)
         _process.given = complete(load(None, os.environ, cwd=Path.cwd()))
     return _process.given
 

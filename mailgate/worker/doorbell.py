@@ -18,6 +18,7 @@ from typing import Any, Self
 from celery import Celery
 from kombu import Connection, Producer
 
+from mailgate import failpoints
 from mailgate.model.state import Lane
 from mailgate.worker.settings import TASK, queue_name
 
@@ -118,6 +119,7 @@ class _Line:
                 connection.release()
 
     def _publish(self, lane: Lane) -> None:
+        failpoints.hit("ring.before")
         if self._connection is None:
             # Its own connection: the events of a worker need no confirmation, and nobody
             # would answer heartbeats here; a dead peer shows as a ring not confirmed.
