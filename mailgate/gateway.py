@@ -227,6 +227,13 @@ class Gateway:
         taker = self._taker
         return await self._database.read(lambda c: taker.due(c, now))
 
+    async def until_due(self, most: float) -> float:
+        """Seconds until something falls due that was not before, at most ``most``."""
+        now = self._database.now()
+        at = await self._database.read(lambda c: self._queue.next_at(c, now))
+        # A moment more, for the millisecond that was cut off.
+        return most if at is None else min(most, (at - now) / 1000 + 0.002)
+
     async def stop(self, grace: float) -> None:
         """Let conversations end for ``grace`` seconds, abort the rest, give the lease back.
 

@@ -25,7 +25,14 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "clean": ("mailgate clean --seconds 60",),
     "contract": ("mailgate contract > contract.schema.json", "mailgate contract --commands"),
     "messages show": ("mailgate messages show 0F9M3Z7Q2K4XC",),
-    "messages cancel": ("mailgate messages cancel 0F9M3Z7Q2K4XC --reason 'ordered twice'",),
+    "messages cancel": (
+        "mailgate messages cancel 0F9M3Z7Q2K4XC --reason 'ordered twice'",
+        "mailgate messages cancel --key invoice-4711 --producer billing",
+    ),
+    "messages reschedule": (
+        "mailgate messages reschedule 0F9M3Z7Q2K4XC --send-at 2030-01-31T09:00:00+01:00",
+        "mailgate messages reschedule --key reminder-12 --send-at now --reason 'they cannot wait'",
+    ),
     "messages resend": ("mailgate messages resend 0F9M3Z7Q2K4XC --reason 'asked for it'",),
     "failures show": ("mailgate failures show mailbox_full --limit 10",),
     "failures discard": (

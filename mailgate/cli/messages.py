@@ -20,6 +20,13 @@ from mailgate.cli.filters import (
     selects,
     whoami,
 )
+from mailgate.cli.rescheduling import (
+    KeyOption,
+    NumbersArgument,
+    OwnerOption,
+    named,
+    reschedule,
+)
 from mailgate.cli.setting import clean, complain, fail, guarded, setting, show_json
 from mailgate.journal.filters import Filter
 from mailgate.model.state import State
@@ -121,12 +128,14 @@ def show(
 
 @app.command()
 def cancel(
-    message: Annotated[list[str], typer.Argument(help="Message ids.")],
+    message: NumbersArgument = None,
     reason: ReasonOption = "",
+    key: KeyOption = None,
+    producer: OwnerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Cancel what of these messages still waits; what is sent or being sent stays."""
-    _move(message, State.CANCELLED, "cancel", reason, as_json)
+    _move(named(message, key, producer), State.CANCELLED, "cancel", reason, as_json)
 
 
 @app.command()
@@ -137,6 +146,9 @@ def resend(
 ) -> None:
     """Send again what of these messages failed, bounced, expired, is held or uncertain."""
     _move(message, State.QUEUED, "resend", reason, as_json)
+
+
+app.command()(reschedule)
 
 
 def _move(numbers: list[str], target: State, verb: str, reason: str, as_json: bool) -> None:

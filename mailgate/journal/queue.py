@@ -122,6 +122,14 @@ class Queue:
             "SELECT b.id, b.lane, b.producer, b.route, b.domain FROM buckets b"
             f" WHERE b.open_at <= :now AND COALESCE({', '.join(one)}) = 1 ORDER BY b.id"
         )
+        next_one = [
+            f"(SELECT min(r.due_at) FROM recipients r WHERE r.bucket_id = b.id AND r.{waiting}"
+            f" AND r.state = '{state}' AND r.due_at > :now)"
+            for state in (State.QUEUED, State.DEFERRED)
+        ]
+        self._next = sa.text(
+            " UNION ALL ".join(f"SELECT min({one}) AS at FROM buckets b" for one in next_one)
+        )
         heads = (
             "SELECT r.id, r.message_id, r.email, r.token, r.suspect, r.charged, r.expires_at,"
             " r.due_at, r.attempts > 0 AS tried, r.state = 'deferred' AS retry,"
@@ -287,6 +295,11 @@ class Queue:
     def next_due(self, connection: sa.Connection, now: int) -> frozenset[Lane]:
         """The lanes that have something due in an open bucket."""
         return frozenset(b.key.lane for b in self.due(connection, now))
+
+    def next_at(self, connection: sa.Connection, now: int) -> int | None:
+        """When the next one falls due that is not due now (ms); one look a bucket."""
+        found = connection.execute(self._next, {"now": now}).scalars()
+        return min((int(at) for at in found if at is not None), default=None)
 
     # --- one worker's transaction ----------------------------------------------------
 

@@ -55,6 +55,16 @@ def ids(connection: sa.Connection, wanted: Filter, limit: int, after: int = 0) -
     return list(connection.execute(query).scalars())
 
 
+def by_key(connection: sa.Connection, key: str, producer: str | None) -> list[tuple[int, str]]:
+    """The messages that have a producer's key or id, each with its producer."""
+    m = messages.c
+    # A place that waits for its message has no recipients.
+    query = sa.select(m.id, m.producer).where(m.identity == f"key:{key}", m.recipients > 0)
+    if producer is not None:
+        query = query.where(m.producer == producer)
+    return [(row.id, row.producer) for row in connection.execute(query.order_by(m.id))]
+
+
 def count(connection: sa.Connection, wanted: Filter) -> int:
     query = (
         sa.select(sa.func.count())

@@ -30,6 +30,9 @@ _LOOP_DIED = 70
 _LOOK = 1.0
 _JITTER = 0.1
 
+#: The share of it that is always waited, though something falls due before.
+_LEAST = 0.25
+
 #: Seconds until opening is tried again: the first wait, and the longest.
 _REOPEN = (0.5, 15.0)
 
@@ -51,6 +54,9 @@ class Delivers(Protocol):
 
     async def due(self) -> frozenset[Lane]:
         """The lanes with something due now: one cheap look at the journal."""
+
+    async def until_due(self, most: float) -> float:
+        """Seconds until something falls due that is not due now; at most ``most``."""
 
     async def stop(self, grace: float) -> None:
         """Let conversations end for ``grace`` seconds, abort the rest, give back the lease."""
@@ -157,8 +163,17 @@ class Bridge:
         assert self._gateway is not None
         while not self._ending.is_set():
             await self._look_once(self._gateway)
-            await self._pause(self._look * (1 + _JITTER * (2 * self._chance() - 1)))
+            most = self._look * (1 + _JITTER * (2 * self._chance() - 1))
+            await self._pause(await self._until_due(self._gateway, most))
         await self._gateway.stop(self._grace)
+
+    async def _until_due(self, gateway: Delivers, most: float) -> float:
+        """Until the next look: what falls due before it is not kept waiting for it."""
+        try:
+            # Where something falls due all the time, not all the time is spent looking.
+            return max(await gateway.until_due(most), _LEAST * most)
+        except Exception:  # noqa: BLE001 - the look that follows says what is wrong
+            return most
 
     async def _open(self) -> bool:
         """Open the gateway, however long the journal is away; False when told to end."""

@@ -66,6 +66,9 @@ class BookKeeper:
             raise ConnectionError(f"no journal for {ADDRESS}")
         return frozenset(lane for lane in Lane if (DIRECTORY / "due" / lane.value).exists())
 
+    async def until_due(self, most: float) -> float:
+        return most
+
     async def stop(self, grace: float) -> None:
         self._write("stopping", grace=grace)
         await asyncio.sleep(float(self._said("drain") or 0))

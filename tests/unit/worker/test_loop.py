@@ -28,6 +28,7 @@ class Scripted:
         self.looks: list[float] = []
         self.start_faults: list[Exception] = []
         self.look_fault: Exception | None = None
+        self.next: float | None = None
         self.work: Callable[[float], Any] = lambda deadline: asyncio.sleep(0, {"sent": 1})
 
     async def start(self) -> None:
@@ -49,6 +50,9 @@ class Scripted:
         if self.look_fault:
             raise self.look_fault
         return self.lanes
+
+    async def until_due(self, most: float) -> float:
+        return most if self.next is None else self.next
 
     async def stop(self, grace: float) -> None:
         self.said.append(f"stop {grace:g}")
@@ -117,6 +121,18 @@ def test_what_is_due_is_rung_for_each_second(rig: Rig) -> None:
 def test_looks_are_spread_by_a_tenth(rig: Rig, chance: float, shortest: float) -> None:
     rig.start(look=0.2, chance=lambda: chance)
     rig.until(lambda: len(rig.gateway.looks) >= 6)
+    gaps = [b - a for a, b in zip(rig.gateway.looks, rig.gateway.looks[1:], strict=False)]
+    assert shortest - 0.002 <= min(gaps) < shortest + 0.02
+
+
+@pytest.mark.parametrize(("soon", "shortest"), [(0.1, 0.1), (0.001, 0.05)])
+def test_what_falls_due_before_the_next_look_is_looked_for(
+    rig: Rig, soon: float, shortest: float
+) -> None:
+    """But no more often than each quarter of a second where something always does."""
+    rig.gateway.next = soon
+    rig.start(look=0.2, chance=lambda: 0.5)
+    rig.until(lambda: len(rig.gateway.looks) >= 5)
     gaps = [b - a for a, b in zip(rig.gateway.looks, rig.gateway.looks[1:], strict=False)]
     assert shortest - 0.002 <= min(gaps) < shortest + 0.02
 
@@ -242,6 +258,7 @@ from mailgate.worker.loop import Bridge
 class Dying:
     async def start(self): asyncio.get_running_loop().call_later(0.1, sys.exit, 3)
     async def due(self): return frozenset()
+    async def until_due(self, most): return most
 Bridge(Dying, print, deadline=1, overdue=2).start()
 time.sleep(20)
 """
