@@ -19,8 +19,9 @@ from mailgate.config.shape import Config
 PREFIX = "MAILGATE_"
 _FILE = "_FILE"
 
-#: Variables that are no keys: the first names the file, the others belong to ``failpoints``.
-_OTHERS = frozenset({f"{PREFIX}CONFIG", f"{PREFIX}TEST", f"{PREFIX}FAILPOINTS"})
+#: Variables that are no keys: the first names the file, the next two belong to
+#: ``failpoints``, the last two to programs that publish (``mailgate.client``).
+_OTHERS = frozenset(PREFIX + name for name in ("CONFIG", "TEST", "FAILPOINTS", "URL", "PRODUCER"))
 
 #: What container platforms set by themselves for a service called "mailgate".
 _SERVICE_LINK = re.compile(

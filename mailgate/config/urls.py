@@ -10,7 +10,8 @@ import ipaddress
 import os
 import re
 from pathlib import Path
-from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 #: Kept in the journal instead of a Redis: the limiter's one word beside URLs.
 JOURNAL_WORD = "journal"
@@ -39,6 +40,39 @@ class UrlError(ValueError):
 def is_redis(url: str) -> bool:
     """Whether a broker URL (canonical or not) leads to a Redis or Valkey."""
     return urlsplit(url.split(";")[0]).scheme in _REDIS
+
+
+def is_sentinel(url: str) -> bool:
+    """Whether a broker URL names Sentinels: several URLs are then one Redis."""
+    return urlsplit(url.split(";")[0]).scheme == "sentinel"
+
+
+def for_redis_py(url: str) -> str:
+    """One URL in redis-py's spelling, which differs for sockets."""
+    part = urlsplit(url)
+    if part.scheme != "redis+socket":
+        return url
+    query = dict(parse_qsl(part.query))
+    database = query.pop("virtual_host", None)
+    if database is not None:
+        query["db"] = database
+    return f"unix://{part.netloc}{part.path}" + (f"?{urlencode(query)}" if query else "")
+
+
+def sentinels(url: str) -> tuple[list[tuple[str, int]], str, dict[str, Any]]:
+    """Where the Sentinels are, what they call the master, and how to log in there."""
+    parts = [urlsplit(one) for one in url.split(";")]
+    first = parts[0]
+    names = [value for key, value in parse_qsl(first.query) if key.startswith("master")]
+    return (
+        [(part.hostname or "localhost", part.port or 26379) for part in parts],
+        names[0] if names else "mymaster",
+        {
+            "db": int(first.path.strip("/") or 0),
+            "username": unquote(first.username) if first.username else None,
+            "password": unquote(first.password) if first.password else None,
+        },
+    )
 
 
 def hosts(url: str) -> list[str]:

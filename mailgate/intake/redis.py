@@ -16,13 +16,13 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from redis.asyncio import Redis, Sentinel
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
+from mailgate.config.urls import for_redis_py, is_sentinel, sentinels
 from mailgate.intake.door import Backoff, Delivery, DoorClosed, Trouble
 
 #: Seconds after which what nobody holds any more is taken over.
@@ -48,10 +48,9 @@ def clients(url: str) -> list[Redis]:
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
     }
-    urls = url.split(";")
-    if urlsplit(urls[0]).scheme == "sentinel":
-        return [_behind_sentinels(urls, options)]
-    return [_at(_plain(one), options) for one in urls]
+    if is_sentinel(url):
+        return [_behind_sentinels(url, options)]
+    return [_at(for_redis_py(one), options) for one in url.split(";")]
 
 
 def _at(url: str, options: dict[str, Any]) -> Redis:
@@ -60,37 +59,12 @@ def _at(url: str, options: dict[str, Any]) -> Redis:
     return Redis.from_url(url, socket_keepalive=True, **options)
 
 
-def _plain(url: str) -> str:
-    """redis-py's spelling of a socket's URL."""
-    part = urlsplit(url)
-    if part.scheme != "redis+socket":
-        return url
-    query = dict(parse_qsl(part.query))
-    database = query.pop("virtual_host", None)
-    if database is not None:
-        query["db"] = database
-    return f"unix://{part.netloc}{part.path}" + (f"?{urlencode(query)}" if query else "")
-
-
-def _behind_sentinels(urls: list[str], options: dict[str, Any]) -> Redis:
-    parts = [urlsplit(one) for one in urls]
-    first = parts[0]
-    query = dict(parse_qsl(first.query))
-    names = [value for key, value in query.items() if key.startswith("master")]
+def _behind_sentinels(url: str, options: dict[str, Any]) -> Redis:
+    nodes, name, rest = sentinels(url)
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
-        [(part.hostname or "localhost", part.port or 26379) for part in parts],
-        sentinel_kwargs=dict(options),
-        **options,
+        nodes, sentinel_kwargs=dict(options), **options
     )
-    return cast(
-        Redis,
-        sentinel.master_for(
-            names[0] if names else "mymaster",
-            db=int(first.path.strip("/") or 0),
-            username=unquote(first.username) if first.username else None,
-            password=unquote(first.password) if first.password else None,
-        ),
-    )
+    return cast(Redis, sentinel.master_for(name, **rest))
 
 
 class RedisDoor(ABC):

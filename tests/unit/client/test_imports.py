@@ -1,0 +1,60 @@
+"""What it costs a producer to import the client."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+#: Nothing of the gateway's, and nothing that a program pays for before its first message.
+HEAVY = (
+    *("celery", "kombu", "amqp", "redis", "pydantic", "email_validator", "sqlalchemy"),
+    *("jinja2", "lxml", "premailer", "babel", "typer", "rich", "starlette", "structlog"),
+    *("asyncio", "logging", "email", "uuid", "ssl", "socket"),
+)
+
+
+def python(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_the_client_loads_nothing_heavy() -> None:
+    code = f"import sys, mailgate.client\nprint([n for n in {HEAVY} if n in sys.modules])"
+    assert python(code).strip() == "[]"
+
+
+@pytest.mark.alone
+def test_importing_the_client_takes_less_than_thirty_milliseconds() -> None:
+    code = (
+        "import time, sys; begun = time.process_time(); import mailgate.client; "
+        "print(time.process_time() - begun)"
+    )
+    took = min(float(python(code)) for _ in range(5))
+    assert took < 0.03
+
+
+def test_publishing_loads_the_contract_and_nothing_of_the_gateway() -> None:
+    code = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in HEAVY - {"redis", "amqp", "pydantic", "email_validator"}:
+            raise ImportError(name)
+HEAVY = {"celery", "kombu", "sqlalchemy", "jinja2", "lxml", "structlog", "typer", "rich", "babel"}
+sys.meta_path.insert(0, Absent())
+from mailgate.client import Client, Message, NotPublished
+for url in ("redis://127.0.0.1:1", "amqp://127.0.0.1:1"):
+    try:
+        Client(url, deadline=0).publish(Message(to="ann@example.com", template="welcome"))
+    except NotPublished as error:
+        print("tried")
+"""
+    assert python(code).split() == ["tried", "tried"]
