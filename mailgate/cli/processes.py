@@ -107,7 +107,7 @@ def worker(
     """Deliver what is due. Run one on each machine, or several for reserved lanes."""
     from mailgate.cli import watching
     from mailgate.model.state import Lane
-    from mailgate.worker import command
+    from mailgate.worker import celery_app, command
     from mailgate.worker.settings import WorkerSettingsError
 
     setting.logs()
@@ -115,6 +115,7 @@ def worker(
     check_keys(config)
     _require_tracing(config)
     setting.database().close()
+    celery_app.when_ready(ready)
     lanes = [Lane(one.value) for one in lane] if lane else list(Lane)
     try:
         with watching.worker(config):

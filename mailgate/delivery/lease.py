@@ -25,6 +25,10 @@ from mailgate.model.ids import Ids
 
 KIND = "worker"
 
+#: The boot of a kernel that does not show it (``ProcSubset=pid``): no mark proves anything,
+#: since it might be from before a reboot.
+UNKNOWN = "unknown"
+
 #: Seconds before the lease's end at which its owner stops sending: what a clock
 #: may be off, and what a dot may take from the check to the kernel.
 MARGIN = 2.0
@@ -133,7 +137,7 @@ class ProcessLease:
             self._heard.clear()
         self._listened = elapsed()
         for other in others:
-            here = other.host == socket.gethostname() and other.boot == boot_id()
+            here = other.host == socket.gethostname() and other.boot == boot_id() != UNKNOWN
             path = Path(other.spool)
             if not self._silent(other) and not (here and spools.is_dead(path)):
                 continue
@@ -195,4 +199,4 @@ def boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
-        return "unknown"
+        return UNKNOWN

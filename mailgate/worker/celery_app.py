@@ -33,6 +33,8 @@ from mailgate.worker.waits import leave_soon, wake_up, watch_children
 
 #: Seconds that conversations get to end when a process stops.
 GRACE = 10.0
+#: Seconds that a process which ends gives its last rings.
+LAST_RINGS = 1.0
 
 
 class Factory(Protocol):
@@ -94,7 +96,7 @@ class _Process:
         if self._bridge is not None and self._pid == os.getpid():
             self._bridge.stop(GRACE)
             assert self._doorbell is not None
-            self._doorbell.close(timeout=1.0)
+            self._doorbell.close(timeout=LAST_RINGS)
 
 
 def _build_gateway(config: Config, ring: Callable[[Lane], None]) -> Delivers:

@@ -37,7 +37,7 @@ _LEAST = 0.25
 _REOPEN = (0.5, 15.0)
 
 #: Seconds that an interrupted task waits for its conversations to be let go.
-_LET_GO = 5.0
+LET_GO = 5.0
 
 
 class Delivers(Protocol):
@@ -132,7 +132,7 @@ class Bridge:
         except BaseException:
             future.cancel()
             # The next task may not begin beside the rest of this one.
-            over.wait(_LET_GO)
+            over.wait(LET_GO)
             raise
 
     def stop(self, grace: float) -> None:
@@ -143,9 +143,9 @@ class Bridge:
         self._grace = grace
         with contextlib.suppress(RuntimeError):  # the loop closed in between
             self._loop.call_soon_threadsafe(self._ending.set)
-        self._thread.join(grace + _LET_GO)
+        self._thread.join(grace + LET_GO)
         if self._thread.is_alive():
-            log.error("the event loop did not end within %.0f s", grace + _LET_GO)
+            log.error("the event loop did not end within %.0f s", grace + LET_GO)
 
     def _run(self) -> None:
         try:

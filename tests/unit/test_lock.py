@@ -21,6 +21,7 @@ EXTRAS = PROJECT["project"]["optional-dependencies"]
 OPTIONAL = {canonicalize_name(Requirement(r).name) for rs in EXTRAS.values() for r in rs}
 RUN = [Requirement(r) for r in PROJECT["project"]["dependencies"]]
 TEST = [Requirement(r) for r in PROJECT["dependency-groups"]["test"]]
+BUILD = [Requirement(r) for r in PROJECT["build-system"]["requires"]]
 
 
 def locked(name: str) -> dict[str, Requirement]:
@@ -50,6 +51,13 @@ def test_each_test_dependency_is_in_the_test_lock(wanted: Requirement) -> None:
     assert version(pin) in wanted.specifier, "another version is locked: ./dev lock"
 
 
+@pytest.mark.parametrize("wanted", BUILD, ids=str)
+def test_what_builds_the_wheel_is_in_the_build_lock(wanted: Requirement) -> None:
+    pin = locked("build").get(canonicalize_name(wanted.name))
+    assert pin is not None, "not locked: ./dev lock"
+    assert version(pin) in wanted.specifier, "another version is locked: ./dev lock"
+
+
 def test_tests_run_with_the_versions_that_run_in_production() -> None:
     run, test = locked("run"), locked("test")
     assert {name: version(pin) for name, pin in run.items()} == {
@@ -57,12 +65,12 @@ def test_tests_run_with_the_versions_that_run_in_production() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["run", "test"])
-def test_every_locked_package_has_hashes_and_no_address(name: str) -> None:
+@pytest.mark.parametrize(("name", "least"), [("run", 20), ("test", 20), ("build", 2)])
+def test_every_locked_package_has_hashes_and_no_address(name: str, least: int) -> None:
     text = (ROOT / "requirements" / f"{name}.txt").read_text()
     entries = re.split(r"\n(?=\S)", text)
     packages = [entry for entry in entries if not entry.startswith("#")]
-    assert len(packages) > 20
+    assert len(packages) > least
     assert [p.split()[0] for p in packages if "--hash=sha256:" not in p] == []
     assert re.findall(r".*(?://|file:|--index|--find-links| @ ).*", text) == []
 
