@@ -7,6 +7,7 @@ delivery by lane, draining. Never knows Celery: ``worker`` drives it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -27,7 +28,7 @@ from mailgate.delivery.vitals import Vitals
 from mailgate.dispatch.lanes import kept_for_urgent, lanes_of
 from mailgate.dispatch.recall import recall
 from mailgate.dispatch.take import Taker
-from mailgate.journal import schema
+from mailgate.journal import revision
 from mailgate.journal.database import Database, JournalAway
 from mailgate.journal.facts import hmac_key
 from mailgate.journal.permits import JournalLimiter
@@ -141,12 +142,11 @@ class Gateway:
 
         ``board`` is where the process hangs out its metrics, ``tracing`` takes its spans.
         """
-        roots = (*config.templates.path, built_in_root())
         return cls(
             config,
             ring=ring,
             passwords=passwords or {},
-            shelf=Shelf(roots, default_locale=config.default_locale),
+            shelf=_shelf(config),
             limiter=lambda database: open_limiter(config, database),
             signer=read_keys(config.dkim).signer(),
             board=board,
@@ -157,7 +157,7 @@ class Gateway:
         """Open the journal and the lease; raises ``JournalAway`` or ``SchemaBehind``."""
         url = self._database.url.render_as_string(hide_password=False)
         try:
-            behind = await asyncio.to_thread(schema.behind, url)
+            behind = await asyncio.to_thread(revision.behind, url)
             if behind:
                 raise SchemaBehind(f"the journal's schema is at {behind}: run mailgate db upgrade")
             secret = await self._database.run(hmac_key)
@@ -351,6 +351,20 @@ class Gateway:
         self, relay: str, envelope: Envelope, marker: Marker, gate: Gate | None, urgent: bool
     ) -> Awaitable[Outcome]:
         return self._pool.deliver(relay, envelope, marker, gate, urgent=urgent)
+
+
+def prepare(config: Config) -> None:
+    """Read the templates into this process, for the gateways of its forks to find.
+
+    A root that cannot be read is the gateway's to report: it tries again until it can.
+    """
+    with contextlib.suppress(OSError):
+        _shelf(config)
+
+
+def _shelf(config: Config) -> Shelf:
+    roots = (*config.templates.path, built_in_root())
+    return Shelf(roots, default_locale=config.default_locale)
 
 
 def open_limiter(config: Config, database: Database) -> Limiter:

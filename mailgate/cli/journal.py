@@ -25,16 +25,15 @@ def upgrade() -> None:
 
 @db.command()
 def current(as_json: JsonOption = False) -> None:
-    """Say the schema's revision; exit 1 when it is not the latest."""
-    from mailgate.journal import schema
+    """Say the schema's revision; exit 1 when it is older than this version's."""
+    from mailgate.journal import revision
 
     url = setting.config().journal.url or ""
-    behind = guarded(lambda: schema.behind(url))
-    latest = schema.latest()
-    found = behind or latest
+    behind = guarded(lambda: revision.behind(url))
+    found = behind or revision.current(url)
     if as_json:
-        show_json({"current": found, "latest": latest})
+        show_json({"current": found, "latest": revision.LATEST})
     else:
-        print(f"{found} (latest {latest})")
+        print(f"{found} (latest {revision.LATEST})")
     if behind:
         raise typer.Exit(1)

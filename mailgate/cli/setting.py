@@ -60,12 +60,12 @@ class Setting:
 
     def database(self, *, hot: bool = False) -> Database:
         """The journal, for a command; ends the program when its schema is not ours."""
-        from mailgate.journal import schema
+        from mailgate.journal import revision
         from mailgate.journal.database import Database, JournalAway
 
         url = self.config().journal.url or ""
         try:
-            behind = schema.behind(url)
+            behind = revision.behind(url)
         except JournalAway as error:
             fail(f"the journal cannot be reached: {error}")
         if behind:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from mailgate.journal import schema
+from mailgate.journal import revision
 from mailgate.journal.database import Database, JournalAway, plain
 from mailgate.journal.tables import leases, parked
 
@@ -48,14 +48,14 @@ class Population:
 
 def look(url: str) -> JournalLook:
     """Ask and try it; raises ``JournalAway`` when it cannot be asked."""
-    behind = schema.behind(url)
+    behind = revision.behind(url)
     with contextlib.closing(Database(url, hot=False)) as database:
         read = _sqlite if database.sqlite else _postgresql
         version, unsafe, ahead = database.read_now(read)
         return JournalLook(
             program="SQLite" if database.sqlite else "PostgreSQL",
             version=version,
-            latest=schema.latest(),
+            latest=revision.LATEST,
             behind=behind,
             unsafe=unsafe,
             unwritable="" if behind else _unwritable(database),

@@ -1,6 +1,7 @@
-"""Bringing a journal's schema up to date, and saying how old it is.
+"""Bringing a journal's schema up to date.
 
-Owns the call of Alembic. The steps themselves are in ``migrations/``.
+Owns the call of Alembic, which nobody else pays for. The steps themselves are in
+``migrations/``; ``revision`` says how old a journal is.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 
 from mailgate.journal.database import JournalAway, plain
 from mailgate.journal.tables import metadata
@@ -41,34 +42,8 @@ def _alembic(connection: sa.Connection | None = None) -> Config:
 
 
 def latest() -> str:
-    """The newest revision that this version of mailgate knows."""
+    """The newest revision among the migrations."""
     return ScriptDirectory.from_config(_alembic()).get_current_head() or ""
-
-
-def current(url: str) -> str:
-    """The revision that a journal is at; empty when it has no schema yet."""
-    engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
-    try:
-        with engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision() or ""
-    finally:
-        engine.dispose()
-
-
-def behind(url: str) -> str:
-    """The journal's revision when it is not the latest, for a message; empty when it is.
-
-    Raises ``JournalAway`` when the journal cannot be asked. Never makes a SQLite file:
-    to look at what is not there leaves nothing behind.
-    """
-    path = sa.make_url(url).database if url.startswith("sqlite") else None
-    if path and not path.startswith((":", "file:")) and not Path(path).exists():
-        raise JournalAway(f"there is no file {path}; mailgate db upgrade makes it")
-    try:
-        at = current(url)
-    except DBAPIError as error:
-        raise JournalAway(plain(error)) from error
-    return "" if at == latest() else at or "no revision"
 
 
 def upgrade(url: str) -> None:
@@ -84,7 +59,7 @@ def upgrade(url: str) -> None:
             if engine.dialect.name == "postgresql":
                 connection.execute(sa.text("SELECT pg_advisory_lock(7241995)"))
                 connection.commit()
-            if (MigrationContext.configure(connection).get_current_revision() or "") != latest():
+            if MigrationContext.configure(connection).get_current_revision() != latest():
                 connection.rollback()
                 command.upgrade(_alembic(connection), "head")
                 connection.commit()

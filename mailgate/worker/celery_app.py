@@ -8,6 +8,7 @@ no configuration. Never holds more than a line of any task.
 from __future__ import annotations
 
 import functools
+import gc
 import inspect
 import os
 import threading
@@ -71,6 +72,15 @@ class _Process:
         self.board: Board | None = None
         self.when_ready: list[Callable[[], None]] = []
         self.factory: Factory = _build_gateway
+        self._prepare: Callable[[Config], None] = _prepare_gateway
+
+    def prepare(self) -> None:
+        """In the worker's main process, before its pool starts."""
+        self._prepare(config())
+
+    def install(self, factory: Factory) -> None:
+        self.factory = factory
+        self._prepare = lambda _config: None
 
     def bridge(self) -> Bridge:
         """The bridge of this process, started at first use."""
@@ -99,6 +109,19 @@ class _Process:
             self._doorbell.close(timeout=LAST_RINGS)
 
 
+def _prepare_gateway(config: Config) -> None:
+    """Before a fork: import what children need and read the templates, once for all of them.
+
+    Nothing is opened. What is frozen the collector never touches again, so that its pages
+    stay shared.
+    """
+    from mailgate.gateway import prepare
+
+    prepare(config)
+    gc.collect()
+    gc.freeze()
+
+
 def _build_gateway(config: Config, ring: Callable[[Lane], None]) -> Delivers:
     # Here and not above: beat, Flower and who only rings need none of its libraries.
     from mailgate.gateway import Gateway
@@ -124,7 +147,7 @@ _process = _Process()
 
 def install(factory: Factory) -> None:
     """Let worker processes drive another gateway; before the worker starts."""
-    _process.factory = factory
+    _process.install(factory)
 
 
 def use(config: Config) -> None:
@@ -175,6 +198,7 @@ def clean() -> dict[str, int]:
 @signals.worker_init.connect(weak=False)
 def _mend(**_: Any) -> None:
     mend_redis_channel()
+    _process.prepare()
 
 
 @signals.worker_process_init.connect(weak=False)

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 
-from mailgate.journal import schema
+from mailgate.journal import revision, schema
 from mailgate.journal.database import JournalAway
 
 ROOT = Path(__file__).parents[3]
@@ -64,8 +64,22 @@ def upgrading(url: str) -> subprocess.Popen[str]:
 def test_an_upgraded_journal_has_the_tables_of_this_version(empty_url: str) -> None:
     schema.upgrade(empty_url)
     assert schema.differences(empty_url) == []
-    assert schema.current(empty_url) == schema.latest() != ""
-    assert schema.behind(empty_url) == ""
+    assert revision.current(empty_url) == revision.LATEST == schema.latest()
+    assert revision.behind(empty_url) == ""
+
+
+def test_a_journal_that_is_ahead_serves_the_version_before(empty_url: str) -> None:
+    """While processes are replaced one by one, old ones start again now and then."""
+    schema.upgrade(empty_url)
+    engine = sa.create_engine(empty_url, poolclass=sa.pool.NullPool)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0002'")
+    assert revision.behind(empty_url) == ""
+    assert revision.current(empty_url) == "0002"
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
+    engine.dispose()
+    assert revision.behind(empty_url) == "0000"
 
 
 def test_a_missing_column_is_a_difference(empty_url: str) -> None:
@@ -83,7 +97,7 @@ def test_down_and_up_again(empty_url: str) -> None:
     whole = tables(empty_url)
     downgrade(empty_url)
     assert tables(empty_url) == set()
-    assert schema.behind(empty_url) == "no revision"
+    assert revision.behind(empty_url) == "no revision"
     schema.upgrade(empty_url)
     assert tables(empty_url) == whole
     assert schema.differences(empty_url) == []
@@ -150,7 +164,7 @@ def test_an_upgrade_that_was_killed_is_done_again(empty_url: str, table: int) ->
 def test_a_journal_that_is_not_there_is_away(fresh_database: Callable[..., str]) -> None:
     url = fresh_database()
     with pytest.raises(JournalAway):
-        schema.behind(url + "_gone")
+        revision.behind(url + "_gone")
 
 
 def test_another_programs_file_is_no_journal_and_stays_as_it_is(tmp_path: Path) -> None:
