@@ -7,7 +7,6 @@ delivery by lane, draining. Never knows Celery: ``worker`` drives it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import time
@@ -142,11 +141,12 @@ class Gateway:
 
         ``board`` is where the process hangs out its metrics, ``tracing`` takes its spans.
         """
+        roots = (*config.templates.path, built_in_root())
         return cls(
             config,
             ring=ring,
             passwords=passwords or {},
-            shelf=_shelf(config),
+            shelf=Shelf(roots, default_locale=config.default_locale),
             limiter=lambda database: open_limiter(config, database),
             signer=read_keys(config.dkim).signer(),
             board=board,
@@ -351,20 +351,6 @@ class Gateway:
         self, relay: str, envelope: Envelope, marker: Marker, gate: Gate | None, urgent: bool
     ) -> Awaitable[Outcome]:
         return self._pool.deliver(relay, envelope, marker, gate, urgent=urgent)
-
-
-def prepare(config: Config) -> None:
-    """Read the templates into this process, for the gateways of its forks to find.
-
-    A root that cannot be read is the gateway's to report: it tries again until it can.
-    """
-    with contextlib.suppress(OSError):
-        _shelf(config)
-
-
-def _shelf(config: Config) -> Shelf:
-    roots = (*config.templates.path, built_in_root())
-    return Shelf(roots, default_locale=config.default_locale)
 
 
 def open_limiter(config: Config, database: Database) -> Limiter:

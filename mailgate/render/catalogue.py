@@ -2,14 +2,18 @@
 
 Owns the reading of template roots: names, files, fallbacks, quarantine. A
 template that breaks a rule is kept as ``Broken`` with its reason and the rest
-serve. After ``Catalogue.load`` no file is opened again.
+serve. After ``Catalogue.load`` no file is opened again; what was read is checked and
+compiled when it is asked for, since that is fifty times the work and most processes
+ask for a few.
 """
 
 from __future__ import annotations
 
 import re
+import threading
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from hashlib import blake2b
 from pathlib import Path
@@ -31,6 +35,8 @@ _MANIFEST_KEYS = {
     "default_locale": str, "text": str, "theme": str, "max_bytes": int,
 }  # fmt: skip
 
+_COMPILING = threading.RLock()
+
 
 def built_in_root() -> Path:
     """The templates that come with mailgate: of the checkout, else of the package."""
@@ -40,9 +46,12 @@ def built_in_root() -> Path:
 
 
 class Catalogue:
-    """All templates by name; the first root that has a name wins it."""
+    """All templates by name; the first root that has a name wins it.
 
-    def __init__(self, entries: Mapping[str, Template | Broken]) -> None:
+    Safe to share between threads.
+    """
+
+    def __init__(self, entries: Mapping[str, Template | Broken | Unread]) -> None:
         self._entries = dict(entries)
 
     @classmethod
@@ -61,7 +70,7 @@ class Catalogue:
         ``only`` reads the templates of these names. Raises ``FileNotFoundError`` for a
         root that does not exist.
         """
-        entries: dict[str, Template | Broken] = {}
+        entries: dict[str, Template | Broken | Unread] = {}
         built_in = shared_files(built_in_root())
         base = read_theme("_theme/default.json", built_in["_theme/default.json"])
         themes: dict[str, str] = {}
@@ -86,7 +95,7 @@ class Catalogue:
                 try:
                     if fault:
                         raise TemplateFault(fault)
-                    entries[name] = _load(folder, shared, default_locale)
+                    entries[name] = _read(folder, shared, default_locale)
                 except TemplateFault as error:
                     entries[name] = Broken(name, str(error))
         return cls(entries)
@@ -101,7 +110,14 @@ class Catalogue:
         return sorted(self._entries)
 
     def get(self, name: str) -> Template | Broken | None:
-        return self._entries.get(name)
+        found = self._entries.get(name)
+        if isinstance(found, Unread):
+            # The sources of one root are compiled in one environment, by one at a time.
+            with _COMPILING:
+                found = self._entries[name]
+                if isinstance(found, Unread):
+                    found = self._entries[name] = found.template()
+        return found
 
     def check_data(self, template: str, data: Mapping[str, Any]) -> list[Fault]:
         """Everything that is wrong with ``data`` for ``template``, all at once.
@@ -109,7 +125,7 @@ class Catalogue:
         An unknown template is one fault. A broken one is none: its messages
         are accepted and held until the author has mended it.
         """
-        found = self._entries.get(template)
+        found = self.get(template)
         if found is None:
             near = get_close_matches(template, self.names(), 1, 0.7)
             hint = f"; did you mean {near[0]}?" if near else ""
@@ -117,16 +133,39 @@ class Catalogue:
         return [] if isinstance(found, Broken) else found.faults(data)
 
 
-def _load(folder: Path, root: Root, default_locale: str) -> Template:
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """The files of a template as they were on disk, not yet looked into."""
+
+    name: str
+    root: Root
+    own: Mapping[str, str]
+    fixtures: Mapping[str, str]
+    default_locale: str
+
+    def template(self) -> Template | Broken:
+        try:
+            return _compile(self)
+        except TemplateFault as error:
+            return Broken(self.name, str(error))
+
+
+def _read(folder: Path, root: Root, default_locale: str) -> Unread:
     name = folder.name
     if not _NAME.fullmatch(name):
         raise TemplateFault(f"{name!r} is no template name: a-z, 0-9, '_' and '-', at most 64")
     if folder.is_symlink():
         raise TemplateFault("symbolic links are refused")
     own = {p.name: read(p) for p in sorted(folder.iterdir()) if not _is_beside(p)}
-    manifest = _manifest(name, own, default_locale)
+    fixtures = {p.name: read(p) for p in sorted((folder / "fixtures").glob("*.json"))}
+    return Unread(name, root, own, fixtures, default_locale)
+
+
+def _compile(unread: Unread) -> Template:
+    name, own = unread.name, unread.own
+    manifest = _manifest(name, own, unread.default_locale)
     schema, validator = read_schema(own)
-    reader = root.reader(manifest.theme)
+    reader = unread.root.reader(manifest.theme)
     for file, source in own.items():
         reader.sources[f"{name}/{file}"] = source
     known = set(schema["properties"]) | RESERVED
@@ -137,8 +176,7 @@ def _load(folder: Path, root: Root, default_locale: str) -> Template:
     if manifest.default_locale not in variants:
         raise TemplateFault(f"there is no {manifest.default_locale}.html for the default locale")
     fixtures = {
-        path.stem: read_json(path.name, read(path))
-        for path in sorted((folder / "fixtures").glob("*.json"))
+        file.removesuffix(".json"): read_json(file, text) for file, text in unread.fixtures.items()
     }
     digest = blake2b(digest_size=16)
     for key in sorted(used):

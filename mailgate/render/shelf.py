@@ -100,7 +100,7 @@ class Shelf:
             return frozenset()
         self._said = ""
         self.catalogue = newer if names is None else before.renewed(names, newer)
-        others = _differing(before, self.catalogue)
+        others = _differing(before, self.catalogue, names)
         for name in sorted(others):
             _say(name, self.catalogue.get(name))
         return others
@@ -117,8 +117,11 @@ def _loaded(
     return Catalogue.load(roots, default_locale=default_locale)
 
 
-def _differing(before: Catalogue, after: Catalogue) -> frozenset[str]:
-    names = {*before.names(), *after.names()}
+def _differing(
+    before: Catalogue, after: Catalogue, names: Collection[str] | None
+) -> frozenset[str]:
+    if names is None:
+        names = {*before.names(), *after.names()}
     return frozenset(n for n in names if _identity(before.get(n)) != _identity(after.get(n)))
 
 

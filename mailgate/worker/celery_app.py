@@ -72,15 +72,15 @@ class _Process:
         self.board: Board | None = None
         self.when_ready: list[Callable[[], None]] = []
         self.factory: Factory = _build_gateway
-        self._prepare: Callable[[Config], None] = _prepare_gateway
+        self._prepare: Callable[[], None] = _prepare_gateway
 
     def prepare(self) -> None:
         """In the worker's main process, before its pool starts."""
-        self._prepare(config())
+        self._prepare()
 
     def install(self, factory: Factory) -> None:
         self.factory = factory
-        self._prepare = lambda _config: None
+        self._prepare = lambda: None
 
     def bridge(self) -> Bridge:
         """The bridge of this process, started at first use."""
@@ -109,15 +109,13 @@ class _Process:
             self._doorbell.close(timeout=LAST_RINGS)
 
 
-def _prepare_gateway(config: Config) -> None:
-    """Before a fork: import what children need and read the templates, once for all of them.
+def _prepare_gateway() -> None:
+    """Before a fork: import what the children need, once for all of them.
 
-    Nothing is opened. What is frozen the collector never touches again, so that its pages
-    stay shared.
+    What is frozen the collector never touches again, so that its pages stay shared.
     """
-    from mailgate.gateway import prepare
+    import mailgate.gateway  # noqa: F401
 
-    prepare(config)
     gc.collect()
     gc.freeze()
 
