@@ -44,6 +44,7 @@ from mailgate.model.ids import Ids
 from mailgate.model.message import Envelope, Letter
 from mailgate.model.outcome import Outcome, Reply, Scope
 from mailgate.model.state import Lane, Phase
+from mailgate.operations.digests import Closer, close_when_due
 from mailgate.operations.mending import Release, keep_fresh, release_when_due
 from mailgate.render.catalogue import built_in_root
 from mailgate.render.dkim import Signer
@@ -173,7 +174,7 @@ class Gateway:
             )
         self._pipeline = self._new_pipeline(secret)
         self._life = asyncio.create_task(self._live(secret))
-        self._tend()
+        self._tend(secret)
         if self._vitals is not None:
             self._shown = asyncio.create_task(self._vitals.hang_out())
 
@@ -264,17 +265,22 @@ class Gateway:
 
     # --- templates -----------------------------------------------------------------------
 
-    def _tend(self) -> None:
-        """Keep the templates as they are on disk; let go who waited for one that serves."""
+    def _tend(self, secret: bytes) -> None:
+        """Keep the templates as they are on disk; let go who waited for one that serves.
+
+        And close the digests whose time has come.
+        """
         release = Release(self._shelf, self._database, self._ring, self._config.categories)
 
         def changed(names: frozenset[str]) -> None:
             self._renderer.adopt(self._shelf.catalogue)
             release.changed(names)
 
+        closer = Closer(self._database, self._config, secret, self._subject, self._ring)
         self._tending = [
             asyncio.create_task(keep_fresh(self._shelf, changed)),
             asyncio.create_task(release_when_due(release)),
+            asyncio.create_task(close_when_due(closer)),
         ]
 
     # --- heartbeat and burial -------------------------------------------------------
@@ -346,6 +352,12 @@ class Gateway:
                 return outcomes.held(error.kind, error.message)
             reply = Reply(0, error.message)
             return outcomes.failed(Phase.RENDER, reply, error.kind, Scope.MESSAGE)
+
+    def _subject(self, letter: Letter) -> str | None:
+        try:
+            return self._renderer.subject(letter)
+        except RenderError:
+            return None
 
     def _send(
         self, relay: str, envelope: Envelope, marker: Marker, gate: Gate | None, urgent: bool

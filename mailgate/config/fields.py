@@ -19,7 +19,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from mailgate.config import shape, terms
+from mailgate.config import digests, shape, terms
 from mailgate.config.metrics import Listen
 from mailgate.model.address import Address
 
@@ -153,6 +153,7 @@ def _pattern(bound: Any) -> str | None:
 _WORDS: dict[Any, str] = {
     bool: "true or false",
     str: "a text",
+    Any: "any value",
     Path: "a path",
     Listen: "an address to listen on such as '127.0.0.1:9464'",
     terms.Rate: "a rate such as '14/s', '100/m', '20/h' or '14/s burst 20'",
@@ -164,6 +165,9 @@ _PATTERNS = {
     _pattern(typing.get_args(terms.Name)[1]): "a name of a-z, 0-9, '-' and '_' (at most 63)",
     _pattern(typing.get_args(terms.Host)[1]): "a host name or address",
     _pattern(typing.get_args(terms.QueueName)[1]): "a name of letters, digits, '.', '-' and '_'",
+    _pattern(typing.get_args(digests.Variable)[1]): "a name of letters, digits and '_'",
+    _pattern(typing.get_args(digests.Order)[1]): "'newest', 'oldest', or a field of the items, "
+    "with '-' before it for downwards",
 }
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from mailgate.config.breakers import Breakers
+from mailgate.config.digests import Digest, digest_faults, with_throttled
 from mailgate.config.dkim import Dkim, Domain
 from mailgate.config.limits import Limits
 from mailgate.config.metrics import Metrics
@@ -153,6 +154,9 @@ class Config(Section):
     streams: dict[Name, Stream] = Field(default_factory=built_in_streams)
     producers: dict[Name, Producer] = Field(default_factory=dict)
     throttles: dict[Name, Throttle] = Field(default_factory=dict)
+    digests: dict[Name, Digest] = Field(
+        default_factory=lambda: {name: Digest() for name in with_throttled({})}
+    )
     dkim: dict[Domain, Dkim] = Field(default_factory=dict)
     limits: Limits = Limits()
     breakers: Breakers = Breakers()
@@ -175,6 +179,9 @@ class Config(Section):
             given = value.get("streams") or {}
             if isinstance(given, dict):
                 value = {**value, "streams": with_built_in(given)}
+            given = value.get("digests") or {}
+            if isinstance(given, dict):
+                value = {**value, "digests": with_throttled(given)}
         return value
 
     @model_validator(mode="after")
@@ -218,6 +225,12 @@ class Config(Section):
                     f"names '{self.default_stream}', which is no stream; the streams are: {known}",
                 )
             )
+        said: dict[str, str | None] = {
+            f"throttles.{name}.digest": rule.digest for name, rule in self.throttles.items()
+        }
+        for name, stream in self.streams.items():
+            said |= {f"streams.{name}.throttle.digest": rule.digest for rule in stream.throttle}
+        faults += digest_faults(self.digests, self.streams, said)
         faults += producer_faults(self.producers, self.streams, self.intake.queue)
         refuse(faults)
         return self

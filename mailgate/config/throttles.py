@@ -28,8 +28,14 @@ class ThrottleRule(Section):
         description="What is counted together: all the rule's mail to a recipient, or that of "
         "each template, of each key that producers give as throttle.key, of each producer.",
     )
-    on_limit: Literal["defer", "drop"] = Field(
-        "defer", description="defer: waits for the window; drop: is never sent."
+    on_limit: Literal["defer", "drop", "digest"] = Field(
+        "defer",
+        description="defer: waits for the window; drop: is never sent; digest: what is over goes "
+        "as one mail when the window has room.",
+    )
+    digest: str | None = Field(
+        None,
+        description="Of digest: the section of digests that shapes it; 'throttled' by default.",
     )
 
     @model_validator(mode="before")
@@ -56,6 +62,8 @@ class ThrottleRule(Section):
             )
         elif self.limit is None and self.spacing is None:
             faults.append(("limit", "is required, or spacing instead"))
+        if self.digest is not None and self.on_limit != "digest":
+            faults.append(("digest", "is only for on_limit = 'digest'"))
         refuse(faults)
         return self
 

@@ -32,6 +32,20 @@ ALIASES: dict[str, str] = {
 DATA_ALIASES = frozenset(k for k, v in ALIASES.items() if v == "data")
 
 
+#: What an item does not say: its digest does, or there is no room for it there.
+_NOT_OF_ITEMS = {
+    "cc": "which goes to each recipient alone",
+    "bcc": "which goes to each recipient alone",
+    "template": "whose template the operators name",
+    "subject": "whose template has one",
+    "text": "whose item is data",
+    "html": "whose item is data",
+    "attachments": "which takes no files",
+    "send_at": "whose time the operators name",
+    "throttle": "which is throttled as a whole",
+}
+
+
 def canonical(
     raw: dict[str, Any],
 ) -> tuple[dict[str, Any], dict[str, str], list[tuple[Place, str]]]:
@@ -77,7 +91,13 @@ def between(raw: Mapping[str, Any]) -> list[tuple[Place, str]]:
     shared = sum(_count(raw.get(field)) for field in ("to", "cc", "bcc"))
     if shared > fields.MAX_SHARED:
         fault("to", f"must not hold more than {fields.MAX_SHARED} addresses with cc and bcc")
-    if raw.get("template"):
+    if raw.get("digest"):
+        for field, why in _NOT_OF_ITEMS.items():
+            if raw.get(field):
+                fault(field, f"cannot go with digest, {why}")
+        if not raw.get("data") and not raw.get("recipients"):
+            fault("data", "is required with digest: it is the item")
+    elif raw.get("template"):
         for field in ("text", "html"):
             if raw.get(field):
                 fault(field, "cannot go with a template, which makes both parts")

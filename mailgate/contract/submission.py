@@ -238,6 +238,22 @@ class Throttle(Part):
         return self
 
 
+class Digest(Part):
+    """A digest that the data goes into as one item, for each recipient."""
+
+    name: Name = Field(description="Which of the configured digests.")
+    key: Key | None = Field(
+        None, description="What goes into one mail together; all of the name by default."
+    )
+    id: Key | None = Field(
+        None, description="The item's own id: of several in one digest the latest counts."
+    )
+
+
+def _digest(value: Any) -> Any:
+    return {"name": value} if type(value) is str else value
+
+
 class Unsubscribe(Part):
     """Where ``List-Unsubscribe`` points (RFC 2369) and whether one click does it (RFC 8058)."""
 
@@ -302,6 +318,9 @@ class Submission(Part):
     send_at: Instant | None = Field(None, description="Not before this (RFC 3339, with offset).")
     expires_at: Instant | None = Field(None, description="Never after this.")
     throttle: Throttle | None = None
+    digest: (
+        Annotated[Digest, BeforeValidator(_digest, json_schema_input_type=str | Digest)] | None
+    ) = Field(None, description="Not a mail, but an item: data goes into this digest.")
     unsubscribe: Unsubscribe | None = None
     sensitive: bool = Field(False, description="Content and data are erased after success.")
     traceparent: Annotated[str, AfterValidator(fields.traceparent)] | None = Field(

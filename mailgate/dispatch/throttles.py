@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Protocol
 
+from mailgate.config.digests import THROTTLED, Digest
 from mailgate.config.shape import Config
 from mailgate.config.streams import Stream
 from mailgate.config.throttles import Throttle, ThrottleRule
-from mailgate.journal.queue import Head
-from mailgate.journal.throttle import Charge, charge_key
+from mailgate.journal.throttle import Charge, OnLimit, charge_key
 
 #: What a message says for itself: key, limit, window (ms), on_limit, replace.
-Own = tuple[str, int | None, int | None, Literal["defer", "drop"], bool]
+Own = tuple[str, int | None, int | None, OnLimit, bool]
 
 
 def own_text(own: Own) -> str:
@@ -26,7 +27,30 @@ def own_text(own: Own) -> str:
     return json.dumps(own)
 
 
-def charges(head: Head, config: Config, secret: bytes) -> tuple[Charge, ...]:
+#: What the mail of a digest says: nothing, and it goes into no other digest.
+WHOLE = own_text(("", None, None, "defer", False))
+
+
+class Mail(Protocol):
+    """What rules look at."""
+
+    @property
+    def email(self) -> str: ...
+    @property
+    def producer(self) -> str: ...
+    @property
+    def stream(self) -> str: ...
+    @property
+    def template(self) -> str | None: ...
+    @property
+    def tags(self) -> str | None: ...
+    @property
+    def throttle(self) -> str | None: ...
+    @property
+    def charged(self) -> bool: ...
+
+
+def charges(head: Mail, config: Config, secret: bytes) -> tuple[Charge, ...]:
     """The windows that ``head`` must fit into; none when it was charged before.
 
     A retry or a resend is the same mail to its recipient and counts once. The key of a
@@ -41,7 +65,7 @@ def charges(head: Head, config: Config, secret: bytes) -> tuple[Charge, ...]:
     replaced = own is not None and own[4]
     found: list[Charge] = []
     for name, rule in _rules(head, stream, config.throttles, replaced):
-        found += _windows(head, name, rule, own[0] if own else "", key)
+        found += _windows(head, name, rule, own[0] if own else "", key, config)
     if replaced or (stream is not None and stream.bypass_throttles):
         cap = (stream or Stream()).hard_cap
         name = key("cap", head.stream)
@@ -50,12 +74,23 @@ def charges(head: Head, config: Config, secret: bytes) -> tuple[Charge, ...]:
         said, limit, window, on_limit, _ = own
         if limit is not None and window is not None:
             name = key("own", head.producer, said)
-            found.append(Charge(name, limit, window, on_limit, "the message's own"))
+            digest = _digest(on_limit, None, config)
+            found.append(Charge(name, limit, window, on_limit, "the message's own", digest))
+    if head.throttle == WHOLE:
+        found = [replace(c, on_limit="defer") if c.on_limit == "digest" else c for c in found]
     return tuple(found)
 
 
+def _digest(on_limit: str, name: str | None, config: Config) -> tuple[str, Digest] | None:
+    """The section of the digest that takes what is over."""
+    if on_limit != "digest":
+        return None
+    name = name or THROTTLED
+    return name, config.digests[name]
+
+
 def _rules(
-    head: Head, stream: Stream | None, throttles: Mapping[str, Throttle], replaced: bool
+    head: Mail, stream: Stream | None, throttles: Mapping[str, Throttle], replaced: bool
 ) -> Iterator[tuple[str, ThrottleRule]]:
     """The rules that this mail meets, by name; those of a stream share its name."""
     if replaced:
@@ -68,7 +103,7 @@ def _rules(
                 yield name, throttle
 
 
-def _selects(rule: Throttle, head: Head) -> bool:
+def _selects(rule: Throttle, head: Mail) -> bool:
     """Whether each of the rule's selectors names this mail, or says nothing."""
     if rule.streams and head.stream not in rule.streams:
         return False
@@ -81,7 +116,12 @@ def _selects(rule: Throttle, head: Head) -> bool:
 
 
 def _windows(
-    head: Head, name: str, rule: ThrottleRule, said: str, key: Callable[..., str]
+    head: Mail,
+    name: str,
+    rule: ThrottleRule,
+    said: str,
+    key: Callable[..., str],
+    config: Config,
 ) -> list[Charge]:
     together: Any = ()
     match rule.per:
@@ -93,8 +133,10 @@ def _windows(
             # A key is a producer's own word: another's equal one is another key.
             together = (head.producer, said)
     count = key("rule", name, rule.per, *together)
+    digest = _digest(rule.on_limit, rule.digest, config)
     return [
-        Charge(count, limit, _ms(window), rule.on_limit, name) for limit, window in rule.windows()
+        Charge(count, limit, _ms(window), rule.on_limit, name, digest)
+        for limit, window in rule.windows()
     ]
 
 

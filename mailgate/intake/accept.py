@@ -23,7 +23,7 @@ from mailgate.contract.commands import Command
 from mailgate.contract.faults import Fault
 from mailgate.contract.read import Refusal, read, remainder
 from mailgate.contract.submission import Submission
-from mailgate.intake import commands, permitted, throttle
+from mailgate.intake import commands, digest, permitted, throttle
 from mailgate.intake.door import Delivery
 from mailgate.journal.arrivals import (
     Arrival,
@@ -120,12 +120,20 @@ def decide(
         return _parked(delivery, unproven, known)
     if isinstance(said, Command):
         return commands.order(said, producer, _identity(delivery, said.id), delivery, config)
+    original = said
+    said, wrong = digest.unfolded(said, config)
     faults, stream_name, sender = _setting(said, config)
+    faults += wrong
     email = sender.email if sender else None
     faults += permitted.faults(said, len(delivery.body), email, stream_name, producer, config)
     faults += throttle.faults(said, producer, config)
     stream = config.streams.get(stream_name)
     recipients, bad = _recipients(said, config, producer, stream_name, stream, check_data)
+    if said.digest is not None:
+        bad = digest.in_its_words(bad, original)
+        if recipients and not wrong:
+            faults += digest.too_many(said, config, check_data)
+            recipients = digest.gathered(recipients, said, producer, config.digests)
     faults += bad if not recipients else []
     if faults or stream is None or sender is None:
         return _parked(delivery, tuple(faults), producer)
@@ -135,7 +143,7 @@ def decide(
     refused: tuple[NewParked, ...] = ()
     if said.refused or bad:
         left_out = [*(f for r in said.refused for f in r.faults), *bad]
-        refused = (_left_out(delivery, said, identity, producer, left_out, recipients),)
+        refused = (_left_out(delivery, original, identity, producer, left_out, recipients),)
     unsubscribe = said.unsubscribe
     return Arrival(
         identity=identity,
@@ -173,7 +181,7 @@ def decide(
         raw=delivery.body,
         send_at=_ms(said.send_at),
         expires_at=_ms(said.expires_at),
-        lifetime=None if stream.expires_after is None else int(stream.expires_after * 1000),
+        lifetime=None if said.digest else _lifetime(stream),
         sensitive=said.sensitive,
         idempotency_key=said.idempotency_key,
         tags=json.dumps(said.tags) if said.tags else None,
@@ -186,6 +194,11 @@ def decide(
         redelivered=delivery.redelivered,
         refused=refused,
     )
+
+
+def _lifetime(stream: Stream) -> int | None:
+    """How long mail of a stream is worth sending; a digest's begins when it is made."""
+    return None if stream.expires_after is None else int(stream.expires_after * 1000)
 
 
 def _own(recipient: NewRecipient, policy: Policy, sender: str) -> BucketKey:

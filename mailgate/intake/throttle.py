@@ -12,7 +12,7 @@ from mailgate.dispatch.throttles import own_text
 
 
 def faults(said: Submission, producer: str, config: Config) -> list[Fault]:
-    """What of the message's throttle its producer may not say, or nobody yet."""
+    """What of the message's throttle its producer may not say."""
     throttle = said.throttle
     if throttle is None:
         return []
@@ -20,9 +20,6 @@ def faults(said: Submission, producer: str, config: Config) -> list[Fault]:
     if may == "none":
         return [Fault("throttle", f"is not for producer {producer} to say")]
     found = []
-    if throttle.on_limit == "digest":
-        rule = "must be defer or drop: digests are not offered"
-        found.append(Fault("throttle.on_limit", rule))
     if throttle.replace and may != "any":
         rule = f"is not for producer {producer}, which may only add to the configured throttles"
         found.append(Fault("throttle.replace", rule))
@@ -32,7 +29,7 @@ def faults(said: Submission, producer: str, config: Config) -> list[Fault]:
 def text(said: Submission) -> str | None:
     """The message's own throttle as the journal keeps it."""
     throttle = said.throttle
-    if throttle is None or throttle.on_limit == "digest":
+    if throttle is None:
         return None
     limited = throttle.window is not None
     return own_text(

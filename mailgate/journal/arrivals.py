@@ -18,6 +18,7 @@ from mailgate import failpoints
 from mailgate.journal.buckets import BucketKey as BucketKey
 from mailgate.journal.buckets import ensure_buckets
 from mailgate.journal.database import Database, packed
+from mailgate.journal.gathering import Gather, Gathering
 from mailgate.journal.inserting import Inserting
 from mailgate.journal.orders import PLACE, Order, Orders
 from mailgate.journal.suppressions import Stop, Suppressions, Wanted
@@ -38,6 +39,8 @@ class NewRecipient:
     name: str
     bucket: BucketKey
     own: str | None = None
+    #: It is not sent by itself, but goes into a digest.
+    gather: Gather | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,7 @@ class Stored:
     unacked: list[int] = field(default_factory=list)
 
 
-_MESSAGE = {
+MESSAGE = {
     "id": "bigint",
     "producer": "text",
     "identity": "text",
@@ -132,7 +135,7 @@ _MESSAGE = {
     "body": "text",
     "unacked": "bigint",
 }
-_RECIPIENT = {
+RECIPIENT = {
     "id": "bigint",
     "message_id": "bigint",
     "n": "bigint",
@@ -146,7 +149,7 @@ _RECIPIENT = {
     "changed_at": "bigint",
 }
 #: What is true of every recipient at first.
-_UNTRIED = {
+UNTRIED = {
     "state": "'queued'",
     "token": "0",
     "claims": "0",
@@ -157,7 +160,9 @@ _UNTRIED = {
     "seq": "1",
 }
 #: What is true of one that is suppressed at once.
-_STOPPED = {**_UNTRIED, "state": "'suppressed'", "error_class": "'suppressed'"}
+_STOPPED = {**UNTRIED, "state": "'suppressed'", "error_class": "'suppressed'"}
+#: What is true of one that waits for its digest.
+_GATHERING = {**UNTRIED, "state": "'gathering'"}
 
 
 class Arrivals:
@@ -169,10 +174,12 @@ class Arrivals:
         self._buckets: dict[BucketKey, int] = {}
         rows = database.rows
         self._messages = Inserting(
-            database, "messages", _MESSAGE, tail="ON CONFLICT (producer, identity) DO NOTHING"
+            database, "messages", MESSAGE, tail="ON CONFLICT (producer, identity) DO NOTHING"
         )
-        self._recipients = Inserting(database, "recipients", _RECIPIENT, constants=_UNTRIED)
-        self._stopped = Inserting(database, "recipients", _RECIPIENT, constants=_STOPPED)
+        self._recipients = Inserting(database, "recipients", RECIPIENT, constants=UNTRIED)
+        self._stopped = Inserting(database, "recipients", RECIPIENT, constants=_STOPPED)
+        self._gathered = Inserting(database, "recipients", RECIPIENT, constants=_GATHERING)
+        self._gathering = Gathering(database)
         self._suppressions = Suppressions(database)
         self._orders = Orders(database, ids)
         self._events = Inserting(database, "events", EVENT)
@@ -301,7 +308,7 @@ class Arrivals:
             key = arrival.producer, arrival.identity
             place, body_hash = known[key]
             if body_hash == PLACE:
-                values = dict(zip(_MESSAGE, _message_row(place, arrival, now), strict=True))
+                values = dict(zip(MESSAGE, _message_row(place, arrival, now), strict=True))
                 at = messages.c.id == place, messages.c.body_hash == PLACE
                 taken = connection.execute(messages.update().where(*at).values(values)).rowcount
                 if not taken:  # another process was quicker
@@ -332,6 +339,8 @@ class Arrivals:
         """Queue the recipients, but for those that are suppressed; gives the events of these."""
         rows = []
         stopped = []
+        gathered = []
+        gathers = []
         events: list[tuple[object, ...]] = []
         files = []
         stops = self._stops(connection, written, now)
@@ -359,6 +368,10 @@ class Arrivals:
                     note = json.dumps(stop.note)
                     events.append((message_id, row[0], 1, "suppressed", now, note))
                     continue
+                if r.gather is not None:
+                    gathered.append(row)
+                    gathers.append((row[0], r.gather))
+                    continue
                 rows.append(row)
                 if due <= now:
                     stored.lanes.add(r.bucket.lane)
@@ -375,6 +388,8 @@ class Arrivals:
                 )
         self._recipients.write(connection, rows)
         self._stopped.write(connection, stopped)
+        self._gathered.write(connection, gathered)
+        self._gathering.add(connection, gathers, now, lambda: self._ids.take(now))
         stored.suppressed += len(stopped)
         if files:
             connection.execute(attachments.insert(), files)

@@ -54,6 +54,26 @@ def letter_text(
     return json.dumps(lean, ensure_ascii=False, separators=(",", ":"))
 
 
+def digest_text(
+    of: Mapping[str, Any],
+    *,
+    template: str,
+    data: Mapping[str, Any],
+    locale: str | None,
+    headers: bool,
+) -> str:
+    """The letter of a digest, as the letter ``of`` its newest item would go.
+
+    Without ``headers`` it leaves out what that one said beside its sender.
+    """
+    kept = ("from", "mail_from", "domain", "reply_to", "headers", "unsubscribe")
+    said = {k: of[k] for k in kept if k in of and (headers or k not in ("headers", "reply_to"))}
+    said |= {"template": template, "data": data}
+    if locale:
+        said["locale"] = locale
+    return json.dumps(said, ensure_ascii=False, separators=(",", ":"))
+
+
 def read_letter(
     body: Mapping[str, Any],
     *,

@@ -7,6 +7,7 @@ which bucket goes first (``dispatch.lanes``) or whether a limit admits.
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,12 +20,14 @@ from mailgate.journal.asides import Aside, Asides
 from mailgate.journal.breakers import Book, Breakers, Change, Probe
 from mailgate.journal.contents import Contents, Way
 from mailgate.journal.database import Database, packed
+from mailgate.journal.gathering import Gather, Gathering
 from mailgate.journal.places import Places
 from mailgate.journal.settling import Settlement, Settling
 from mailgate.journal.suppressions import Suppressions, Wanted
 from mailgate.journal.throttle import Charge, Throttles, Wait
 from mailgate.limits.breaker import Subject
 from mailgate.limits.policy import Cap
+from mailgate.model.ids import Ids
 from mailgate.model.message import Claim
 from mailgate.model.state import Lane, State
 
@@ -110,6 +113,8 @@ class Queue:
         self._throttles = Throttles(database)
         self._places = Places(database)
         self._asides = Asides(database)
+        self._gathering = Gathering(database)
+        self._ids = Ids(random.random)
         waiting = "state IN ('queued', 'deferred')"
         # One entry of the index for each bucket and state; as EXISTS or a join PostgreSQL
         # may read all that is due.
@@ -363,6 +368,10 @@ class Queue:
         by_id = {c.head.id: c for c in candidates}
         wanted = [(c.head.id, c.charges) for c in candidates]
         fits, waits = self._throttles.decide(connection, wanted, now)
+        joins = self._joins(connection, wanted, fits, now)
+        if joins:
+            fits = [i for i in fits if i not in joins]
+            waits |= joins
         if waits:
             turn.waiting = self._wait(connection, waits, by_id, now)
         fits = [i for i in fits if not by_id[i].full]
@@ -405,6 +414,27 @@ class Queue:
         notes = {i: stop.note for i, stop in stops.items()}
         return set(stops), len(self._moved(connection, rows, notes, now))
 
+    def _joins(
+        self,
+        connection: sa.Connection,
+        wanted: Sequence[tuple[int, Sequence[Charge]]],
+        fits: Sequence[int],
+        now: int,
+    ) -> dict[int, Wait]:
+        """Those that fit, and join a digest that waits for the same room.
+
+        Else who comes in the moment of room would take it from those who wait longer.
+        """
+        of = {i: [c for c in charges if c.digest is not None] for i, charges in wanted}
+        slots = {c.key for i in fits for c in of[i]}
+        open_ = self._gathering.open(connection, slots)
+        found = {}
+        for i in fits:
+            charge = next((c for c in of[i] if c.key in open_), None)
+            if charge is not None:
+                found[i] = Wait(now, False, str(charge), charge)
+        return found
+
     def _wait(
         self,
         connection: sa.Connection,
@@ -413,20 +443,27 @@ class Queue:
         now: int,
     ) -> list[tuple[int, bool]]:
         rows = []
-        notes = {}
+        notes: dict[int, object] = {}
+        gathers = []
         for id_, wait in waits.items():
-            state = State.THROTTLED if wait.drop else State.QUEUED
-            due = max(wait.due_at, now + 1)
-            rows.append((id_, by_id[id_].head.token, state.value, due, "throttled"))
-            notes[id_] = (
-                {"dropped_by": wait.limit}
-                if wait.drop
-                else {"waits_for": wait.limit, "due_at": wait.due_at}
-            )
-        return [
-            (id_, state is State.THROTTLED)
-            for id_, state in self._moved(connection, rows, notes, now)
-        ]
+            head = by_id[id_].head
+            state, due = State.QUEUED, max(wait.due_at, now + 1)
+            notes[id_] = {"waits_for": wait.limit, "due_at": wait.due_at}
+            if wait.drop:
+                state = State.THROTTLED
+                notes[id_] = {"dropped_by": wait.limit}
+            elif wait.gather is not None and wait.gather.digest is not None:
+                state = State.GATHERING
+                charge, (name, digest) = wait.gather, wait.gather.digest
+                notes[id_] = {"waits_for": wait.limit}
+                gather = Gather(charge.key, name, head.producer, charge.rule, digest, None, due)
+                gathers.append((id_, gather))
+            rows.append((id_, head.token, state.value, due, "throttled"))
+        moved = self._moved(connection, rows, notes, now)
+        there = {id_ for id_, state in moved if state is State.GATHERING}
+        gathers = [(id_, gather) for id_, gather in gathers if id_ in there]
+        self._gathering.add(connection, gathers, now, lambda: self._ids.take(now))
+        return [(id_, state is State.THROTTLED) for id_, state in moved]
 
     def _moved(
         self,

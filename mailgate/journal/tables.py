@@ -265,6 +265,33 @@ throttle_hits = Table(
     Index("ix_throttle_hits_key_at", "key", "at"),
 )
 
+#: Digests that gather (``journal.gathering``); a row goes when its mail is written.
+digests = Table(
+    "digests",
+    metadata,
+    # Also the id that its message will have, so that there can be one only.
+    Column("id", _Number, primary_key=True, autoincrement=False),
+    # A hash over what is gathered together; of a throttle the key of its count.
+    Column("slot", String(64), nullable=False, unique=True),
+    Column("name", String(63), nullable=False),
+    Column("producer", String(63), nullable=False),
+    Column("key", String(256), nullable=False),
+    Column("throttled", Boolean, nullable=False),
+    Column("opened_at", BigInteger, nullable=False),
+    Column("due_at", BigInteger, nullable=False, index=True),
+    Column("items", Integer, nullable=False),
+)
+
+#: Which digest a recipient's item is in, or went in.
+digest_items = Table(
+    "digest_items",
+    metadata,
+    Column("recipient_id", _Number, primary_key=True, autoincrement=False),
+    Column("digest_id", BigInteger, nullable=False, index=True),
+    # What the producer calls it: of several with one name the latest counts.
+    Column("item", String(256)),
+)
+
 #: Who is not to be written to. The unique index is also what the look-up goes by.
 suppressions = Table(
     "suppressions",

@@ -14,11 +14,12 @@ from __future__ import annotations
 import hmac
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import sqlalchemy as sa
 
+from mailgate.config.digests import Digest
 from mailgate.config.terms import format_duration
 from mailgate.journal.database import Database, packed
 
@@ -35,19 +36,23 @@ CLOCKS = 20
 _SCATTER = 2_654_435_761
 
 
+OnLimit = Literal["defer", "drop", "digest"]
+
+
 @dataclass(frozen=True, slots=True)
 class Charge:
     """One window that a claim must fit into: at most ``limit`` in any ``window`` ms.
 
     ``key`` names what is counted: several windows may share one count. ``rule`` is what
-    people are told.
+    people are told. ``digest`` is the section that takes what is over, with its name.
     """
 
     key: str
     limit: int
     window: int
-    on_limit: Literal["defer", "drop"]
+    on_limit: OnLimit
     rule: str = ""
+    digest: tuple[str, Digest] | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return f"throttle {self.rule}: {self.limit} in {format_duration(self.window / 1000)}"
@@ -55,11 +60,15 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A claim that did not fit: it may ask again at ``due_at``, or is dropped."""
+    """A claim that did not fit: it may ask again at ``due_at``, is dropped, or gathered.
+
+    ``gather`` is the window for whose end it is gathered: there is room at ``due_at``.
+    """
 
     due_at: int
     drop: bool
     limit: str
+    gather: Charge | None = None
 
 
 def charge_key(secret: bytes, *parts: str) -> str:
@@ -88,6 +97,10 @@ def fit(
         drop = next((c for c in full if c.on_limit == "drop"), None)
         if drop is not None:
             waits[recipient_id] = Wait(now, True, str(drop))
+        elif gather := next((c for c in full if c.on_limit == "digest"), None):
+            # Of its count's windows the last to have room; others may put the mail off still.
+            dues = [_room(c, book[c.key]) for c in charges if c.key == gather.key]
+            waits[recipient_id] = Wait(max(dues), False, str(gather), gather)
         elif full:
             keys = {c.key for c in full}
             due, last = _turn(recipient_id, [c for c in charges if c.key in keys], book, told)
@@ -103,6 +116,11 @@ def _full(c: Charge, times: Sequence[int], now: int) -> bool:
     return len(times) - bisect_right(times, now - c.window) >= c.limit
 
 
+def _room(c: Charge, times: Sequence[int]) -> int:
+    """When a window has room behind these times, which are in order."""
+    return times[-c.limit] + c.window if len(times) >= c.limit else 0
+
+
 def _turn(
     recipient_id: int,
     counted: Sequence[Charge],
@@ -115,12 +133,9 @@ def _turn(
     may be full by the time that the first has room again.
     """
 
-    def room(c: Charge, times: Sequence[int]) -> int:
-        return times[-c.limit] + c.window if len(times) >= c.limit else 0
-
-    dues = {c: room(c, sorted([*book[c.key], *told.get(c.key, ())])) for c in counted}
+    dues = {c: _room(c, sorted([*book[c.key], *told.get(c.key, ())])) for c in counted}
     last = max(dues, key=dues.__getitem__)
-    first = max(room(c, book[c.key]) for c in counted)
+    first = max(_room(c, book[c.key]) for c in counted)
     latest = first + max(SPREAD, max(c.window for c in counted))
     if dues[last] > latest:
         return first + recipient_id * _SCATTER % (latest - first), last

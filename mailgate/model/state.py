@@ -11,6 +11,7 @@ from enum import StrEnum
 
 class State(StrEnum):
     QUEUED = "queued"
+    GATHERING = "gathering"
     SENDING = "sending"
     DEFERRED = "deferred"
     SENT = "sent"
@@ -57,8 +58,9 @@ FINAL = frozenset(
     }
 )
 
-_ENDINGS_OF_WAITING = frozenset(
+_OUT_OF_WAITING = frozenset(
     {
+        State.GATHERING,
         State.EXPIRED,
         State.SUPPRESSED,
         State.THROTTLED,
@@ -70,8 +72,10 @@ _ENDINGS_OF_WAITING = frozenset(
 
 #: from -> to. A pair that is not here is a bug, whoever asks for it.
 TRANSITIONS: dict[State, frozenset[State]] = {
-    State.QUEUED: frozenset({State.SENDING, State.QUEUED}) | _ENDINGS_OF_WAITING,
-    State.DEFERRED: frozenset({State.SENDING, State.QUEUED}) | _ENDINGS_OF_WAITING,
+    State.QUEUED: frozenset({State.SENDING, State.QUEUED}) | _OUT_OF_WAITING,
+    State.DEFERRED: frozenset({State.SENDING, State.QUEUED}) | _OUT_OF_WAITING,
+    # By itself it is not sent again, nor taken: only its digest, or an end, leads out.
+    State.GATHERING: frozenset({State.DIGESTED, State.EXPIRED, State.SUPPRESSED, State.CANCELLED}),
     State.SENDING: frozenset(
         {
             State.QUEUED,

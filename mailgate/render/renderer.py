@@ -113,6 +113,15 @@ class Renderer:
             return content
         return self._signer.sign(letter.sender.domain, letter.date // 1000, content)
 
+    def subject(self, letter: Letter) -> str:
+        """The subject of ``letter`` alone. Raises ``RenderError``."""
+        if letter.template is None or letter.subject is not None:
+            return letter.subject or ""
+        data = letter.data or {}
+        found, variant = self._find(letter.template, letter.locale, data)
+        url = letter.unsubscribe.url if letter.unsubscribe else None
+        return found.subject(variant, found.context(data, variant, letter.sender, url))
+
     def preview(self, template: str, data: Mapping[str, Any], locale: str | None = None) -> Parts:
         """The parts of a template as they would be sent. Raises ``RenderError``."""
         found, variant = self._find(template, locale, data)

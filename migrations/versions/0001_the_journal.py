@@ -80,6 +80,31 @@ def upgrade() -> None:
     sa.Column('have', sa.Integer(), nullable=False),
     sa.PrimaryKeyConstraint('lease_id', 'relay', name=op.f('pk_connections'))
     )
+    op.create_table('digest_items',
+    sa.Column('recipient_id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=False, nullable=False),
+    sa.Column('digest_id', sa.BigInteger(), nullable=False),
+    sa.Column('item', sa.String(length=256), nullable=True),
+    sa.PrimaryKeyConstraint('recipient_id', name=op.f('pk_digest_items'))
+    )
+    with op.batch_alter_table('digest_items', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_digest_items_digest_id'), ['digest_id'], unique=False)
+
+    op.create_table('digests',
+    sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=False, nullable=False),
+    sa.Column('slot', sa.String(length=64), nullable=False),
+    sa.Column('name', sa.String(length=63), nullable=False),
+    sa.Column('producer', sa.String(length=63), nullable=False),
+    sa.Column('key', sa.String(length=256), nullable=False),
+    sa.Column('throttled', sa.Boolean(), nullable=False),
+    sa.Column('opened_at', sa.BigInteger(), nullable=False),
+    sa.Column('due_at', sa.BigInteger(), nullable=False),
+    sa.Column('items', sa.Integer(), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_digests')),
+    sa.UniqueConstraint('slot', name=op.f('uq_digests_slot'))
+    )
+    with op.batch_alter_table('digests', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_digests_due_at'), ['due_at'], unique=False)
+
     op.create_table('events',
     sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=False),
     sa.Column('message_id', sa.BigInteger(), nullable=False),
@@ -286,6 +311,14 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_events_message_id'))
 
     op.drop_table('events')
+    with op.batch_alter_table('digests', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_digests_due_at'))
+
+    op.drop_table('digests')
+    with op.batch_alter_table('digest_items', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_digest_items_digest_id'))
+
+    op.drop_table('digest_items')
     op.drop_table('connections')
     op.drop_table('buckets')
     op.drop_table('breakers')

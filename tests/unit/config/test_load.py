@@ -221,6 +221,13 @@ def test_a_throttle_that_limits_nothing_or_selects_nothing_is_a_fault(tmp_path):
         [throttles.later]
         limit = "3/h"
         on_limit = "digest"
+        digest = "nowhere"
+        [throttles.early]
+        limit = "3/h"
+        digest = "throttled"
+        [digests.news]
+        stream = "nope"
+        order = "by name"
         [throttles.odd]
         limit = "3/h burst 2"
         [streams.codes]
@@ -239,7 +246,13 @@ def test_a_throttle_that_limits_nothing_or_selects_nothing_is_a_fault(tmp_path):
         "throttles.nothing.limit": "is required with a window: a whole number, at least 1",
         "throttles.other.streams": "names 'nope', which is no stream; "
         "the streams are: 'transactional', 'codes', 'bulk'",
-        "throttles.later.on_limit": "is 'digest'; it must be one of 'defer', 'drop'",
+        "throttles.later.digest": "names 'nowhere', which is no digest; "
+        "the digests are: 'throttled', 'news'",
+        "throttles.early.digest": "is only for on_limit = 'digest'",
+        "digests.news.stream": "names 'nope', which is no stream; "
+        "the streams are: 'transactional', 'codes', 'bulk'",
+        "digests.news.order": "is 'by name'; it must be 'newest', 'oldest', or a field of the "
+        "items, with '-' before it for downwards",
         "throttles.odd.limit": "is '3/h burst 2'; it must be a whole number, at least 1 "
         "or a rate such as '3/10m', which says the window too",
         "streams.codes.hard_cap": "has no burst: it counts in a sliding window",

@@ -289,10 +289,6 @@ def test_a_key_alone_is_kept_for_the_rules_that_count_by_key() -> None:
         ({**SMALL, "stream": "nope"}, "stream"),
         ({"to": "ann@example.org", "template": "nope"}, "template"),
         ({"to": "ann@example.org", "template": "welcome"}, "data.name"),
-        (
-            {**SMALL, "throttle": {"window": "1h", "on_limit": "digest"}},
-            "throttle.on_limit",
-        ),
         ({"subject": "x", "text": "y"}, "to"),
         ({**SMALL, "unknown": 1}, "unknown"),
     ],

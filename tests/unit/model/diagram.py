@@ -9,6 +9,7 @@ from mailgate.model.state import FINAL, RESENDABLE, TRANSITIONS, WAITING, State
 
 MEANING = {
     State.QUEUED: "waits to be taken, once it is due",
+    State.GATHERING: "an item that waits for its digest",
     State.SENDING: "a worker has claimed it and nobody else may send it",
     State.DEFERRED: "an attempt failed for now; tried again when due",
     State.SENT: "a relay has taken it (250 after the final dot)",
@@ -35,6 +36,7 @@ def page() -> str:
         "```mermaid",
         "stateDiagram-v2",
         "    [*] --> queued",
+        "    [*] --> gathering",
     ]
     for source in State:
         for target in State:
