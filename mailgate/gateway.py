@@ -11,7 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import NoReturn
+from typing import Any
 
 from mailgate.config.relays import Secret
 from mailgate.config.sandbox import VIEWER
@@ -27,6 +27,7 @@ from mailgate.delivery.vitals import Vitals
 from mailgate.dispatch.lanes import kept_for_urgent, lanes_of
 from mailgate.dispatch.recall import recall
 from mailgate.dispatch.take import Taker
+from mailgate.events.publisher import PATIENT, Publisher
 from mailgate.journal import revision
 from mailgate.journal.database import Database, JournalAway
 from mailgate.journal.facts import hmac_key
@@ -107,6 +108,8 @@ class Gateway:
         )
         self._ids = Ids(random.random)
         self._tally = Tally()
+        # Intake publishes; where there is none, we do.
+        self._publisher = Publisher(config, self._database, tally=self._tally, patience=PATIENT)
         self._tracing = tracing
         self._lease = self._new_lease()
         self._pipeline: Pipeline | None = None
@@ -122,7 +125,7 @@ class Gateway:
             )
         self._shown: asyncio.Task[None] | None = None
         self._life: asyncio.Task[None] | None = None
-        self._tending: list[asyncio.Task[NoReturn]] = []
+        self._tending: list[asyncio.Task[Any]] = []
         # Held while a new lease takes the place of one that was buried.
         self._changing = asyncio.Lock()
         self._ending = False
@@ -281,6 +284,7 @@ class Gateway:
             asyncio.create_task(keep_fresh(self._shelf, changed)),
             asyncio.create_task(release_when_due(release)),
             asyncio.create_task(close_when_due(closer)),
+            asyncio.create_task(self._publisher.run()),
         ]
 
     # --- heartbeat and burial -------------------------------------------------------

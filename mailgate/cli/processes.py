@@ -42,6 +42,7 @@ def intake() -> None:
     import random
 
     from mailgate.cli import watching
+    from mailgate.events.publisher import Publisher
     from mailgate.intake.accept import Accept
     from mailgate.intake.doors import open_doors
     from mailgate.intake.service import serve
@@ -73,6 +74,7 @@ def intake() -> None:
         beating = asyncio.create_task(pulse.keep())
         with Doorbell(celery_app.app) as bell:
             fresh = asyncio.create_task(keep_fresh(shelf, lambda _names: None))
+            telling = asyncio.create_task(Publisher(config, database, tally=tally).run())
             await serve(
                 open_doors(url, config.intake.queue, own=config.queues, batch=config.intake.batch),
                 lambda: Accept(config, Arrivals(database, ids), shelf.check_data, tracing),
@@ -83,6 +85,8 @@ def intake() -> None:
                 tally=tally,
             )
             fresh.cancel()
+            telling.cancel()
+            await asyncio.wait([telling])
         beating.cancel()
 
     try:

@@ -195,6 +195,7 @@ def _finish_values(draft: Draft, table: dict[str, Any], at: tuple[str, ...], bas
 _URLS: dict[tuple[str, ...], Callable[[str, Path], str]] = {
     ("broker", "url"): lambda text, _: urls.broker(text),
     ("intake", "url"): lambda text, _: urls.broker(text),
+    ("events", "url"): lambda text, _: urls.broker(text),
     ("limiter", "url"): lambda text, _: urls.limiter(text),
     ("journal", "url"): urls.journal,
 }

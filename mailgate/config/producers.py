@@ -1,7 +1,7 @@
 """The section of one producer: its share, and what it may ask for.
 
 A producer needs no section: without one it has all the defaults. That holds until
-some section says who may publish (any key but ``weight`` and ``throttle``).
+some section says who may publish (any key but ``weight``, ``throttle`` and ``events``).
 """
 
 from __future__ import annotations
@@ -44,6 +44,9 @@ class Producer(Section):
     )
     max_recipients: int | None = Field(
         None, ge=1, description="A message with more recipients is parked."
+    )
+    events: bool = Field(
+        True, description="Whether it is told what becomes of its messages; see [events]."
     )
     amqp_users: tuple[str, ...] = Field(
         (),

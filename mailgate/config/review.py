@@ -51,6 +51,7 @@ def _transport(config: Config) -> list[str]:
     for key, url in (
         ("broker.url", config.broker.url),
         ("intake.url", config.intake.url),
+        ("events.url", config.events.url),
         ("limiter.url", config.limiter.url),
         ("journal.url", config.journal.url),
     ):

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, model_validator
 from mailgate.config.breakers import Breakers
 from mailgate.config.digests import Digest, digest_faults, with_throttled
 from mailgate.config.dkim import Dkim, Domain
+from mailgate.config.events import Events
 from mailgate.config.limits import Limits
 from mailgate.config.metrics import Metrics
 from mailgate.config.producers import Producer, producer_faults
@@ -56,7 +57,7 @@ class Intake(Section):
         None,
         description="Producers without a section, and messages that name none unless "
         "default_producer has one. By default refused as soon as a section says who may "
-        "publish: any key of [producers.NAME] but weight and throttle.",
+        "publish: any key of [producers.NAME] but weight, throttle and events.",
     )
 
 
@@ -164,6 +165,7 @@ class Config(Section):
     suppressions: Suppressions = Suppressions()
     retention: Retention = Retention()
     rules: dict[Name, Rule] = Field(default_factory=dict)
+    events: Events = Events()
     worker: Worker = Worker()
     inbox: Inbox = Inbox()
     studio: Studio = Studio()
@@ -260,6 +262,11 @@ class Config(Section):
     def route(self, stream: str) -> tuple[str, ...]:
         """The relays of a stream in order of preference."""
         return self.streams[stream].relays or tuple(self.relays)
+
+    @property
+    def events_url(self) -> str:
+        """The broker that events go to; empty where nothing names one."""
+        return self.events.url or self.intake.url or self.broker.url or ""
 
     @property
     def categories(self) -> dict[str, str]:

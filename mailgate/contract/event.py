@@ -28,7 +28,8 @@ UNKNOWN = "UNKNOWN"
 #: Characters of a relay's reply and of a reason that an event carries.
 MAX_REPLY = 500
 
-#: What can be told: how a document fared, and the states of recipients but ``sending``.
+#: What can be told: how a document fared, the answer to a command, and the states of
+#: recipients but ``sending``.
 EventKind = StrEnum(  # type: ignore[misc]  # its members are the table's
     "EventKind",
     {
@@ -37,6 +38,7 @@ EventKind = StrEnum(  # type: ignore[misc]  # its members are the table's
             "accepted",
             "conflict",
             "parked",
+            "state",
             *(state.value for state in State if state is not State.SENDING),
         )
     },
@@ -111,6 +113,33 @@ class Parked(_Part):
     faults: tuple[FaultSaid, ...] = ()
 
 
+class Standing(_Part):
+    """How one recipient of the message stands."""
+
+    id: str = Field(description="As in `recipient.id`.")
+    n: int = Field(ge=0, description="As in `recipient.n`.")
+    state: State
+    attempts: int = Field(ge=0, description="Conversations that were held about it.")
+    error_class: str | None = None
+    due_at: str | None = Field(None, description="When it is due, while it waits.")
+
+
+class Answer(_Part):
+    """What came of a command, and how the message stands after it."""
+
+    verb: Literal["cancel", "reschedule", "ask"]
+    id: str | None = Field(None, description="The command's own `id`.")
+    target: dict[Literal["id", "idempotency_key"], str] = Field(
+        description="What it named: as written in the command."
+    )
+    result: Literal["done", "partly", "too_late", "refused", "early", "unknown"]
+    reason: str | None = Field(None, description="Why it was refused, in words for people.")
+    final: bool | None = Field(
+        None, description="Nothing more happens to any of the recipients by itself."
+    )
+    recipients: tuple[Standing, ...] | None = None
+
+
 class Event(_Part):
     """One thing that happened to a message or to one of its recipients."""
 
@@ -125,7 +154,7 @@ class Event(_Part):
     )
     message: Message
     recipient: Recipient | None = Field(
-        None, description="Left out of `accepted`, `conflict` and `parked`."
+        None, description="Left out of `accepted`, `conflict`, `parked` and `state`."
     )
     seq: int = Field(
         ge=0,
@@ -148,6 +177,7 @@ class Event(_Part):
         None, description="Why, in words for people; left out when the message is sensitive."
     )
     parked: Parked | None = Field(None, description="Of `parked` and `conflict`.")
+    command: Answer | None = Field(None, description="Of `state`: the answer to a command.")
 
 
 def json_schema() -> dict[str, Any]:

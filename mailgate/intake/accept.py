@@ -184,6 +184,7 @@ def decide(
         lifetime=None if said.digest else _lifetime(stream),
         sensitive=said.sensitive,
         idempotency_key=said.idempotency_key,
+        own_id=said.id if said.idempotency_key else None,
         tags=json.dumps(said.tags) if said.tags else None,
         metadata=json.dumps(said.metadata) if said.metadata else None,
         traceparent=said.traceparent,

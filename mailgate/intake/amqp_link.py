@@ -22,8 +22,11 @@ PATIENCE = 10.0
 _VERIFY = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
 
 
-def connection(url: str) -> kombu.Connection:
-    """A connection to one URL; ``ssl_*`` in the query are spelled as in Redis URLs."""
+def connection(url: str, name: str = "mailgate intake") -> kombu.Connection:
+    """A connection to one URL; ``ssl_*`` in the query are spelled as in Redis URLs.
+
+    ``name`` is what RabbitMQ's pages call it.
+    """
     part = urlsplit(url)
     query = parse_qsl(part.query)
     tls: dict[str, Any] | bool = False
@@ -41,7 +44,7 @@ def connection(url: str) -> kombu.Connection:
         connect_timeout=CONNECT_TIMEOUT,
         transport_options={
             "frame_handler": _lenient,
-            "client_properties": {"connection_name": "mailgate intake"},
+            "client_properties": {"connection_name": name},
         },
     )
 

@@ -24,7 +24,7 @@ from mailgate.journal.orders import PLACE, Order, Orders
 from mailgate.journal.suppressions import Stop, Suppressions, Wanted
 from mailgate.journal.tables import attachments, messages, parked
 from mailgate.journal.telling import EVENT
-from mailgate.model.ids import Ids
+from mailgate.model.ids import Ids, spell
 from mailgate.model.message import Attachment
 from mailgate.model.state import Lane
 
@@ -84,6 +84,8 @@ class Arrival:
     lifetime: int | None = None
     sensitive: bool = False
     idempotency_key: str | None = None
+    #: The producer's own id, when the idempotency key took its place in ``identity``.
+    own_id: str | None = None
     tags: str | None = None
     metadata: str | None = None
     traceparent: str | None = None
@@ -128,6 +130,7 @@ MESSAGE = {
     "recipients": "bigint",
     "sensitive": "boolean",
     "idempotency_key": "text",
+    "own_id": "text",
     "tags": "text",
     "metadata": "text",
     "traceparent": "text",
@@ -280,13 +283,9 @@ class Arrivals:
                     stored.conflicts += 1
                     parking.append(_conflict(arrival, first))
             if parking:
-                rows_parked = _park(connection, parking, self._ids, now)
-                stored.parked += len(rows_parked)
-                events += [
-                    (message_id, None, 0, "conflict", now, None)
-                    for message_id, kind in rows_parked
-                    if kind == "conflict"
-                ]
+                put = _park(connection, parking, self._ids, now)
+                stored.parked += len(put)
+                events += [_parked_event(number, row, now) for number, row in put]
             self._events.write(connection, events)
             if orders:
                 self._obey(connection, orders, now, stored)
@@ -331,7 +330,9 @@ class Arrivals:
         stored.lanes |= carried.lanes
         stored.conflicts += len(carried.conflicts)
         parking = [_conflict(order, about) for order, about in carried.conflicts]
-        stored.parked += len(_park(connection, parking, self._ids, now))
+        put = _park(connection, parking, self._ids, now)
+        stored.parked += len(put)
+        self._events.write(connection, [_parked_event(number, row, now) for number, row in put])
 
     def _write_recipients(
         self, connection: sa.Connection, written: dict[int, Arrival], now: int, stored: Stored
@@ -467,6 +468,7 @@ def _message_row(id_: int, a: Arrival, now: int) -> tuple[object, ...]:
         len(a.recipients),
         a.sensitive,
         a.idempotency_key,
+        a.own_id,
         a.tags,
         a.metadata,
         a.traceparent,
@@ -499,14 +501,14 @@ def _conflict(arrival: Arrival | Order, first: int | None) -> NewParked:
 
 def _park(
     connection: sa.Connection, rows: Sequence[NewParked], ids: Ids, now: int
-) -> list[tuple[int | None, str]]:
-    """Write what is parked; gives (message id, kind) of the rows that are new."""
+) -> list[tuple[int, NewParked]]:
+    """Write what is parked; gives those rows that are new, each with its number."""
     insert = sa.text(
         "INSERT INTO parked (id, identity, received_at, source, producer, kind, faults, body,"
         " message_id, state) VALUES (:id, :identity, :now, :source, :producer, :kind, :faults,"
         " :body, :message_id, 'parked') ON CONFLICT (identity) DO NOTHING RETURNING id"
     ).bindparams(sa.bindparam("body", type_=parked.c.body.type))
-    new: list[tuple[int | None, str]] = []
+    new: list[tuple[int, NewParked]] = []
     for row in rows:
         values = {
             "id": ids.take(now),
@@ -519,6 +521,12 @@ def _park(
             "body": row.body,
             "message_id": row.message_id,
         }
-        if connection.execute(insert, values).first() is not None:
-            new.append((row.message_id, row.kind))
+        number = connection.execute(insert, values).scalar()
+        if number is not None:
+            new.append((number, row))
     return new
+
+
+def _parked_event(number: int, row: NewParked, now: int) -> tuple[object, ...]:
+    kind = "conflict" if row.kind == "conflict" else "parked"
+    return row.message_id or number, None, 0, kind, now, json.dumps({"parked": spell(number)})

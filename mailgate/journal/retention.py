@@ -13,7 +13,15 @@ import sqlalchemy as sa
 
 from mailgate.journal.database import Database, packed
 from mailgate.journal.settling import SPENT, redaction
-from mailgate.journal.tables import actions, messages, parked, recipients, renderings
+from mailgate.journal.tables import (
+    actions,
+    events,
+    messages,
+    parked,
+    published,
+    recipients,
+    renderings,
+)
 from mailgate.model.ids import first_of
 from mailgate.model.state import FINAL
 
@@ -101,9 +109,26 @@ class Retention:
         return done
 
     def parked(self, connection: sa.Connection, before: int, most: int) -> int:
-        """Delete parked rows that were resolved before then."""
+        """Delete parked rows that were resolved before then, and the events that are theirs."""
         old = sa.select(parked.c.id).where(parked.c.resolved_at < before).limit(most)
-        return connection.execute(parked.delete().where(parked.c.id.in_(old))).rowcount
+        gone = list(connection.execute(old).scalars())
+        if gone:
+            connection.execute(events.delete().where(events.c.message_id.in_(gone)))
+            connection.execute(parked.delete().where(parked.c.id.in_(gone)))
+        return len(gone)
+
+    def answers(self, connection: sa.Connection, before: int, most: int) -> int:
+        """Delete answers of before then that were about no message."""
+        mine = (events.c.message_id == 0, events.c.at < before)
+        old = list(connection.execute(sa.select(events.c.id).where(*mine).limit(most)).scalars())
+        if old:
+            connection.execute(events.delete().where(events.c.id.in_(old)))
+        return len(old)
+
+    def published(self, connection: sa.Connection, before: int, most: int) -> int:
+        """Forget when events were published that went out before then; that they were stands."""
+        old = sa.select(published.c.second).where(published.c.second < before // 1000).limit(most)
+        return connection.execute(published.delete().where(published.c.second.in_(old))).rowcount
 
     def actions(self, connection: sa.Connection, before: int, most: int) -> int:
         old = sa.select(actions.c.id).where(actions.c.at < before).limit(most)

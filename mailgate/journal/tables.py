@@ -54,6 +54,8 @@ messages = Table(
     Column("recipients", Integer, nullable=False),
     Column("sensitive", Boolean, nullable=False),
     Column("idempotency_key", String(256)),
+    # The producer's own id, where an idempotency key took its place in the identity.
+    Column("own_id", String(256)),
     Column("tags", Text),
     Column("metadata", Text),
     Column("traceparent", String(64)),
@@ -186,14 +188,38 @@ renderings = Table(
 events = Table(
     "events",
     metadata,
+    # In the order of their transactions, as far as these depend on each other.
     Column("id", _Number, primary_key=True),
-    # 0 of an answer about no message: its detail says whose it is.
+    # Of a parked document that belongs to no message its own number; 0 of an answer about
+    # no message: its detail says whose it is.
     Column("message_id", BigInteger, nullable=False, index=True),
     Column("recipient_id", BigInteger),
     Column("seq", Integer, nullable=False),
     Column("kind", String(16), nullable=False),
     Column("at", BigInteger, nullable=False),
     Column("detail", Text),
+    # No number is ever given again: what was published is told by it.
+    sqlite_autoincrement=True,
+)
+
+#: How far events were published, and who publishes: one row (``journal.outbox``).
+outbox = Table(
+    "outbox",
+    metadata,
+    # Empty, or a producer whose events its broker refuses: they wait from here on.
+    Column("producer", String(63), primary_key=True),
+    # The last event that was published, or passed over.
+    Column("reached", BigInteger, nullable=False),
+    Column("holder", BigInteger, nullable=False),
+    Column("until", BigInteger, nullable=False),
+)
+
+#: When: the last event that had been published at the end of a second.
+published = Table(
+    "published",
+    metadata,
+    Column("second", BigInteger, primary_key=True, autoincrement=False),
+    Column("reached", BigInteger, nullable=False),
 )
 
 parked = Table(

@@ -177,6 +177,19 @@ RENDER_MISMATCHES = _family(
     "Times that the cache and a full rendering differed: the template is rendered in full since.",
 )
 
+# --- events to producers ------------------------------------------------------------------
+
+EVENTS_PUBLISHED = _family(
+    "counter", "events_published_total", "Events that producers' broker has taken.", "event"
+)
+EVENTS_BATCH = _family(
+    "histogram",
+    "events_batch_seconds",
+    "One batch of events, until the broker has confirmed it.",
+    buckets=_SPANS,
+)
+EVENTS_AWAY = _family("gauge", "events_away", "1 while this process cannot publish events.")
+
 # --- the journal, as one exporter sees it -------------------------------------------------
 
 JOURNAL_UP = _family("gauge", "journal_up", "1 when the journal answered this process.")
@@ -200,6 +213,13 @@ BREAKERS_OPEN = _family(
     *("kind", "relay"),
 )
 PAUSED = _family("gauge", "paused", "What operators have paused.", "kind")
+OUTBOX = _family("gauge", "outbox", "Events that are not published yet, about.")
+OUTBOX_OLDEST = _family(
+    "gauge", "outbox_oldest_seconds", "How long the oldest of them has been waiting."
+)
+OUTBOX_REFUSED = _family(
+    "gauge", "outbox_refused_producers", "Producers whose events their broker refuses."
+)
 LEASES_ALIVE = _family("gauge", "leases_alive", "Processes that hold a living lease.", "kind")
 
 # --- every process ------------------------------------------------------------------------

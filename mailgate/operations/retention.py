@@ -26,6 +26,8 @@ CHUNK = 500
 #: What throttles look back at most (ms), beside the longest window of the configuration.
 _SLACK = 3_600_000
 MONTH = 31 * 86400.0
+#: How long it is remembered to the second when an event was published.
+_WEEK = 7 * 86400.0
 
 
 def clean(database: Database, config: Config, seconds: float) -> dict[str, int]:
@@ -72,6 +74,9 @@ def clean(database: Database, config: Config, seconds: float) -> dict[str, int]:
         chunks("actions", lambda c: retention.actions(c, before_actions, CHUNK))
     asked = now - _ms(keep.messages) if keep.messages else 0
     chunks("orders", lambda c: lapse(c, asked, now - EARLY, CHUNK))
+    if keep.messages:
+        chunks("answers", lambda c: retention.answers(c, asked, CHUNK))
+    chunks("published", lambda c: retention.published(c, now - _ms(_WEEK), CHUNK))
     hits = now - _ms(longest_window(config)) - _SLACK
     chunks("throttle_hits", lambda c: retention.hits(c, hits, CHUNK))
     forget = _ms(config.suppressions.forget)

@@ -113,11 +113,24 @@ def upgrade() -> None:
     sa.Column('kind', sa.String(length=16), nullable=False),
     sa.Column('at', sa.BigInteger(), nullable=False),
     sa.Column('detail', sa.Text(), nullable=True),
-    sa.PrimaryKeyConstraint('id', name=op.f('pk_events'))
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_events')),
+    sqlite_autoincrement=True
     )
     with op.batch_alter_table('events', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_events_message_id'), ['message_id'], unique=False)
 
+    op.create_table('outbox',
+    sa.Column('producer', sa.String(length=63), nullable=False),
+    sa.Column('reached', sa.BigInteger(), nullable=False),
+    sa.Column('holder', sa.BigInteger(), nullable=False),
+    sa.Column('until', sa.BigInteger(), nullable=False),
+    sa.PrimaryKeyConstraint('producer', name=op.f('pk_outbox'))
+    )
+    op.create_table('published',
+    sa.Column('second', sa.BigInteger(), autoincrement=False, nullable=False),
+    sa.Column('reached', sa.BigInteger(), nullable=False),
+    sa.PrimaryKeyConstraint('second', name=op.f('pk_published'))
+    )
     op.create_table('facts',
     sa.Column('name', sa.String(length=63), nullable=False),
     sa.Column('value', sa.Text(), nullable=False),
@@ -148,6 +161,7 @@ def upgrade() -> None:
     sa.Column('recipients', sa.Integer(), nullable=False),
     sa.Column('sensitive', sa.Boolean(), nullable=False),
     sa.Column('idempotency_key', sa.String(length=256), nullable=True),
+    sa.Column('own_id', sa.String(length=256), nullable=True),
     sa.Column('tags', sa.Text(), nullable=True),
     sa.Column('metadata', sa.Text(), nullable=True),
     sa.Column('traceparent', sa.String(length=64), nullable=True),
@@ -307,6 +321,8 @@ def downgrade() -> None:
     op.drop_table('messages')
     op.drop_table('leases')
     op.drop_table('facts')
+    op.drop_table('published')
+    op.drop_table('outbox')
     with op.batch_alter_table('events', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_events_message_id'))
 
