@@ -69,7 +69,7 @@ def document(told: Told) -> dict[str, Any]:
         out["error_class"] = detail["error_class"]
     if detail.get("due_at"):
         out["due_at"] = instant(detail["due_at"])
-    reason = _reason(detail)
+    reason = _reason(detail, told.producer)
     if reason and not told.sensitive:
         out["reason"] = reason[:MAX_REPLY]
     if "parked" in detail:
@@ -166,14 +166,18 @@ def _answer(detail: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _reason(detail: Mapping[str, Any]) -> str:
+def _reason(detail: Mapping[str, Any], producer: str | None) -> str:
     """Why, in words; an operator's name and words stay in the house."""
+    verb = detail.get("verb")
+    if verb and detail.get("by") == f"producer {producer}":
+        own = f": {detail['reason']}" if detail.get("reason") else ""
+        return f"by your command {verb}{own}"
     if detail.get("note"):
         return str(detail["note"])
     for key, words in (("waits_for", "waits for"), ("dropped_by", "dropped by")):
         if detail.get(key):
             return f"{words} {detail[key]}"
-    return f"by an operator: {detail['verb']}" if detail.get("verb") else ""
+    return f"by an operator: {verb}" if verb else ""
 
 
 def _read(body: bytes | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from mailgate.contract.event import Event, json_schema
 from mailgate.events.document import document, post
 from mailgate.journal import outbox
 from mailgate.journal.arrivals import NewParked
+from mailgate.journal.orders import Order, Orders
 from mailgate.journal.outbox import Outbox, Told
 from mailgate.journal.retention import Retention
 from mailgate.journal.surgery import Act, Surgery
@@ -219,6 +220,50 @@ def test_what_an_operator_does_is_told_without_the_operators_name(
     assert (cancelled["event"], cancelled["final"]) == ("cancelled", True)
     assert cancelled["reason"] == "by an operator: cancel"
     assert "root" not in json.dumps(cancelled)
+
+
+def test_a_command_is_answered_by_an_event(journal: Rig, reader: Reader) -> None:
+    def order(verb: str, target: str, **more: Any) -> Order:
+        said = {"by": "id", "raw": b"", "source": "test", "body_hash": f"{verb}{target}"}
+        return Order(verb, "shop", target=target, identity=f"{verb}:{target}", **said | more)
+
+    def say(*orders: Order) -> None:
+        journal.database.run_now(lambda c: carrier.carry_out(c, orders, journal.database.now()))
+
+    carrier = Orders(journal.database, journal.ids)
+    [number] = journal.add(1, prefix="sensitive")
+    reader.documents()
+    say(
+        order("cancel", "sensitive0", own_id="c-1", reason="changed my mind"),
+        order("ask", "nothing"),
+        order("cancel", "to-come"),
+    )
+    cancelled, state, unknown, early = reader.documents()
+    assert cancelled["reason"] == "by your command cancel: changed my mind"
+    assert state["event"] == "state"
+    assert state["command"] == {
+        "verb": "cancel",
+        "id": "c-1",
+        "target": {"id": "sensitive0"},
+        "result": "done",
+        "final": True,
+        "recipients": [{"id": spell(number), "n": 0, "state": "cancelled", "attempts": 0}],
+    }
+    assert state["message"]["identity"] == "key:sensitive0"
+    assert (unknown["producer"], unknown["message"]) == ("shop", {"identity": "key:nothing"})
+    assert unknown["command"] == {
+        "verb": "ask",
+        "target": {"id": "nothing"},
+        "result": "unknown",
+    }
+    assert (early["command"]["result"], early["message"]) == ("early", {"identity": "key:to-come"})
+    say(order("ask", "nothing"))
+    [again] = reader.documents()
+    assert again["id"] != unknown["id"]
+    # An answer about nothing is deleted by itself.
+    retention = Retention(journal.database)
+    later = journal.database.now() + 1
+    assert journal.database.run_now(lambda c: retention.answers(c, later, 100)) == 2
 
 
 def test_an_event_keeps_its_id_when_it_is_read_again(journal: Rig, reader: Reader) -> None:
