@@ -18,6 +18,7 @@ Kind = Literal[
     "parked",
     "state",
     "queued",
+    "gathering",
     "deferred",
     "sent",
     "bounced",

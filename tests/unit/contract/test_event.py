@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema_rs
 import pytest
 
+from mailgate.config.events import Kind
 from mailgate.contract.event import Event, EventKind, as_text, json_schema
 from mailgate.model.state import FINAL, State
 
@@ -62,6 +63,10 @@ def test_every_event_is_told_and_which_are_final() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| .* \|( yes)? \|$", table, re.MULTILINE))
     assert set(rows) == {kind.value for kind in EventKind}
     assert {State(name) for name, final in rows.items() if final} == FINAL
+
+
+def test_the_configuration_knows_every_event() -> None:
+    assert set(get_args(Kind)) == {kind.value for kind in EventKind}
 
 
 def test_every_example_is_shown() -> None:
