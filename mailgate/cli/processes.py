@@ -6,16 +6,18 @@ Owns their command lines and how signals stop them.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mailgate.cli.notify import ready
-from mailgate.cli.setting import check_keys, complain, fail, setting
+from mailgate.cli.setting import check_keys, complain, fail, read_file, setting
 
 if TYPE_CHECKING:
     from mailgate.config.shape import Config
@@ -153,7 +155,10 @@ def flower(
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="5555 by default.")] = None,
     basic_auth: Annotated[
         list[str] | None,
-        typer.Option(help="user:password; better by FLOWER_BASIC_AUTH. Required off loopback."),
+        typer.Option(
+            help="user:password; better in the file that FLOWER_BASIC_AUTH_FILE names. "
+            "Required off loopback."
+        ),
     ] = None,
     read_only: Annotated[
         bool, typer.Option(help="Whether its pages may only look, not steer workers.")
@@ -164,6 +169,8 @@ def flower(
     from mailgate.worker.settings import WorkerSettingsError
 
     setting.logs()
+    if not basic_auth and (path := os.environ.get("FLOWER_BASIC_AUTH_FILE")):
+        basic_auth = read_file(Path(path)).decode().split()
     try:
         code = command.flower(
             setting.config(),

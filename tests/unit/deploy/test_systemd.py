@@ -8,13 +8,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import typer.main
 
-from mailgate.cli.main import app
-from mailgate.config.environment import settings
 from mailgate.config.shape import Config
 from mailgate.worker import celery_app, loop
 from mailgate.worker.settings import time_limits
+from tests.unit.deploy.said import is_command, sets_known_keys
 
 FOLDER = Path(__file__).parents[3] / "deploy" / "systemd"
 UNITS = sorted(FOLDER.glob("*.service"))
@@ -45,16 +43,11 @@ def test_a_unit_starts_a_command_that_there_is(unit: Path) -> None:
     [line] = said(unit, "ExecStart")
     program, *words = line.replace("%i", "high").split()
     assert program == "/opt/mailgate/bin/mailgate"
-    command = typer.main.get_command(app)
-    context = command.make_context("mailgate", list(words), resilient_parsing=True)
-    while hasattr(command, "commands"):
-        command = command.commands[words.pop(0)]
-    context = command.make_context(line, words, parent=context)
-    assert context.args == []
+    is_command(words)
     pairs = " ".join(said(unit, "Environment")).split()
     environ = dict(pair.split("=", 1) for pair in pairs)
     assert environ["MAILGATE_STATE_DIR"] == "/var/lib/mailgate"
-    assert [s for s in settings(environ, {}) if s.path is None] == []
+    sets_known_keys(environ)
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
