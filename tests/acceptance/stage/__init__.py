@@ -8,7 +8,7 @@ what its commands print.
 
 from tests.acceptance.stage.books import Account, Journal
 from tests.acceptance.stage.load import mails, publish_amqp, publish_list, publish_stream
-from tests.acceptance.stage.proc import Program, connections_to, cpu_seconds, family
+from tests.acceptance.stage.proc import Kept, Program, connections_to, cpu_seconds, family
 from tests.acceptance.stage.relay import Copy, Relay
 from tests.acceptance.stage.stage import Stage, until
 
@@ -16,6 +16,7 @@ __all__ = [
     "Account",
     "Copy",
     "Journal",
+    "Kept",
     "Program",
     "Relay",
     "Stage",

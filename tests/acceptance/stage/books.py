@@ -60,7 +60,8 @@ class Account:
 
     ``lost``: published, and not accounted for. ``extra``: more copies at the sink
     than one and its uncertain attempts. ``unsent``: recorded as sent, not at the sink.
-    ``strange``: in one of our books, never published.
+    ``strange``: in one of our books, never published. ``silent``: at the sink, although no
+    attempt on record is sent or uncertain.
     """
 
     published: int
@@ -73,10 +74,11 @@ class Account:
     unsent: tuple[str, ...]
     strange: tuple[str, ...]
     unfinished: tuple[str, ...]
+    silent: tuple[str, ...] = ()
 
     @property
     def clean(self) -> bool:
-        found = (self.lost, self.extra, self.unsent, self.strange, self.unfinished)
+        found = (self.lost, self.extra, self.unsent, self.strange, self.unfinished, self.silent)
         return not any(found)
 
 
@@ -84,7 +86,8 @@ def reckon(journal: Journal, taken: Mapping[str, int], published: Iterable[str])
     """Compare the books; every address is expected once."""
     rows = journal.rows(
         "SELECT r.email, r.state, (SELECT count(*) FROM attempts a WHERE a.recipient_id = r.id"
-        " AND a.kind = 'uncertain') AS uncertain FROM recipients r"
+        " AND a.kind = 'uncertain') AS uncertain, (SELECT count(*) FROM attempts a WHERE"
+        " a.recipient_id = r.id AND a.kind = 'sent') AS sure FROM recipients r"
     )
     wanted = set(published)
     known = Counter(row["email"] for row in rows)
@@ -106,4 +109,11 @@ def reckon(journal: Journal, taken: Mapping[str, int], published: Iterable[str])
         ),
         strange=tuple(sorted((known.keys() | taken.keys()) - wanted)),
         unfinished=tuple(sorted(r["email"] for r in rows if r["state"] in _WAITING)),
+        silent=tuple(
+            sorted(
+                r["email"]
+                for r in rows
+                if taken.get(r["email"]) and not (r["sure"] or r["uncertain"])
+            )
+        ),
     )

@@ -12,7 +12,8 @@ import re
 import signal
 import socket
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -90,6 +91,29 @@ class Program:
 
     def tail(self, lines: int = 40) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+class Kept:
+    """A program that is started again whenever it ends, as a machine's service manager does."""
+
+    def __init__(self, start: Callable[[], Program]) -> None:
+        self._start = start
+        self._over = threading.Event()
+        self.program = start()
+        self.starts = 1
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.05):
+            if not self.program.running:
+                self.program = self._start()
+                self.starts += 1
+
+    def leave(self) -> None:
+        """Keep it no longer; it runs on."""
+        self._over.set()
+        self._thread.join()
 
 
 def _stat(pid: int) -> list[str]:

@@ -16,6 +16,8 @@ from pathlib import Path
 from tests.servers import Daemon, free_port
 from tests.servers.process import accepts
 
+#: Answers after which the mail lies at the relay.
+TAKEN = ("250", "drop", "reset", "half", "mute")
 _SINK = Path(__file__).with_name("sink.py")
 
 
@@ -36,7 +38,7 @@ class Copy:
     @property
     def taken(self) -> bool:
         """Whether the mail now lies at the relay, whatever mailgate was told."""
-        return self.answer in ("250", "drop")
+        return self.answer in TAKEN
 
 
 class Relay:

@@ -4,8 +4,10 @@ Usage: ``python sink.py PORT BOOK PLANS``. PLANS is a JSON object: what is befor
 ``+`` in a recipient's local part names a list of answers, the n-th transaction for
 that recipient gets the n-th, and the last one stays. Answers: ``250``; ``451 …`` or
 ``550 …`` to RCPT; ``dot 451 …`` to the final dot; ``drop`` (the mail is taken and the
-connection closed without an answer); ``slow SECONDS`` (then 250); ``hang`` (RCPT is
-noted and never answered). Every end of a transaction is a line of JSON in BOOK,
+connection closed without an answer), ``reset`` (the same by RST), ``half`` (the same after
+half an answer), ``mute`` (taken, and nothing is ever answered); ``slow SECONDS`` (then
+250); ``hang`` (RCPT is noted and never answered). Every end of a transaction is a line of
+JSON in BOOK,
 written before the answer leaves. BOOK.doors has a line for each connection that comes
 (``TIME 1``) or goes (``TIME -1``). Imports nothing but the standard library.
 """
@@ -16,6 +18,8 @@ import hashlib
 import json
 import os
 import re
+import socket
+import struct
 import sys
 import time
 
@@ -137,11 +141,24 @@ class Conversation(asyncio.Protocol):
         elif kind == "dot":
             self._note(self._recipient, rest, body)
             self.transport.write(rest.encode() + b"\r\n")
-        elif kind == "drop":
-            self._note(self._recipient, "drop", body)
-            self.transport.abort()
+        elif kind in ("drop", "reset", "half", "mute"):
+            self._note(self._recipient, kind, body)
+            self._leave(kind)
         else:
             self._accept(body)
+
+    def _leave(self, kind: str) -> None:
+        """What was taken gets no answer that can be understood."""
+        if kind == "mute":
+            self._waiting = True
+        elif kind == "half":
+            self.transport.write(b"250 2.0")
+            self.transport.close()
+        else:
+            if kind == "reset":
+                line = self.transport.get_extra_info("socket")
+                line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.transport.abort()
 
     def _accept(self, body: bytes) -> None:
         """Taken, also when the other side has gone meanwhile: a relay cannot know that."""

@@ -26,7 +26,7 @@ from tests.acceptance.stage.load import (
     publish_stream,
     recipients,
 )
-from tests.acceptance.stage.proc import Program
+from tests.acceptance.stage.proc import Kept, Program
 from tests.acceptance.stage.relay import Relay
 
 _MAILGATE = [sys.executable, "-m", "mailgate.cli.main"]
@@ -34,7 +34,10 @@ ROOT = Path(__file__).parents[3]
 
 
 class Stage:
-    """Broker and journal by URL. ``settings`` are keys: ``{"worker.lease": "3s"}``."""
+    """Broker and journal by URL. ``settings`` are keys: ``{"worker.lease": "3s"}``.
+
+    ``program`` is the command line that stands for ``mailgate``.
+    """
 
     def __init__(
         self,
@@ -44,12 +47,15 @@ class Stage:
         journal: str,
         plans: Mapping[str, Sequence[str]] | None = None,
         settings: Mapping[str, str] | None = None,
+        program: Sequence[str] = _MAILGATE,
     ) -> None:
+        self._program = program
         self.directory = directory
         self.broker = broker
         self.relay = Relay(directory / "relay", plans)
         self.journal = Journal(journal)
         self._started: list[Program] = []
+        self._kept: list[Kept] = []
         said = {
             "state_dir": str(directory / "state"),
             "broker.url": broker,
@@ -74,7 +80,7 @@ class Stage:
     ) -> subprocess.CompletedProcess[str]:
         """A command to its end; ``code`` is the exit code that it must have."""
         done = subprocess.run(
-            [*_MAILGATE, *arguments],
+            [*self._program, *arguments],
             env=self.environment,
             cwd=self.directory,
             capture_output=True,
@@ -90,14 +96,22 @@ class Stage:
         """What a command says with ``--json``."""
         return json.loads(self.run(*arguments, "--json", code=code).stdout)
 
-    def begin(self, *arguments: str) -> Program:
+    def begin(self, *arguments: str, env: Mapping[str, str] | None = None) -> Program:
         """A command that runs on."""
         log = self.directory / f"{len(self._started):02}-{arguments[0]}.log"
         program = Program(
-            [*_MAILGATE, *arguments], log=log, env=self.environment, cwd=self.directory
+            [*self._program, *arguments],
+            log=log,
+            env={**self.environment, **(env or {})},
+            cwd=self.directory,
         )
         self._started.append(program)
         return program
+
+    def keep(self, start: Callable[[], Program]) -> Kept:
+        """A program that is started again whenever it ends, as long as the stage stands."""
+        self._kept.append(Kept(start))
+        return self._kept[-1]
 
     def intake(self) -> Program:
         return self.begin("intake")
@@ -110,6 +124,26 @@ class Stage:
 
     def wait_for_workers(self, processes: int, seconds: float = 30.0) -> None:
         until(lambda: len(self.journal.workers()) >= processes, seconds, self.logs)
+
+    # --- failpoints -------------------------------------------------------------------
+
+    def arm(self, failpoints: str) -> None:
+        """What processes that are started from now on are told of failpoints."""
+        self.environment |= {
+            "MAILGATE_TEST": str(self.directory),
+            "MAILGATE_FAILPOINTS": failpoints,
+        }
+
+    def disarm(self) -> None:
+        self.environment.pop("MAILGATE_FAILPOINTS", None)
+
+    def fired(self) -> list[tuple[str, int]]:
+        """Which failpoints have fired, in which processes."""
+        book = self.directory / "fired"
+        if not book.exists():
+            return []
+        lines = [line.split() for line in book.read_text().splitlines()]
+        return [(name, int(pid)) for _, pid, name, _ in lines]
 
     # --- publishing ---------------------------------------------------------------------
 
@@ -148,6 +182,8 @@ class Stage:
         return "\n".join(f"== {p.log.name}\n{p.tail(25)}" for p in self._started)
 
     def close(self) -> None:
+        for kept in self._kept:
+            kept.leave()
         for program in self._started:
             program.wipe_out()
         self.relay.stop()

@@ -4,8 +4,9 @@ Hypothesis plays workers against each other. The relay's own book says who was s
 what; the journal must account for every copy: no more of them than attempts that are
 on record as sent or uncertain, and nobody is lost.
 
-The same game, played with the fence taken out of the settlement, must be lost: the
-last test sees to it that the game can tell.
+The same game, played with a bug in it, must be lost: without the fence in a settlement,
+without compare and set in a settlement or a claim, or with a dot that is sent without its
+mark. The last tests see to it that the game can tell.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ MOVES = st.one_of(
     move("lose_the_lease_only", n=WORKER),
     move("sweep_unclaimed"),
     move("a_zombie_claims", most=MOST),
+    move("the_clock_jumps", hours=st.sampled_from([-1, 1])),
 )
+HOUR = 3_600_000
 
 
 @dataclass
@@ -88,6 +91,7 @@ class Game(RuleBasedStateMachine):
     """Workers are processes over one journal; burials are done by any of them."""
 
     fresh: Callable[[], Rig]
+    marks_dots = True
 
     @initialize(policy=st.sampled_from(sorted(STREAMS)))
     def begin(self, policy: str) -> None:
@@ -100,7 +104,8 @@ class Game(RuleBasedStateMachine):
         # The moment has its own clock, so that what is deferred is due at once.
         self.ahead = 0
         real = self.rig.database.now
-        self.rig.database.now = lambda: real() + self.ahead  # type: ignore[method-assign]
+        self.jumped = 0
+        self.rig.database.now = lambda: real() + self.ahead + self.jumped  # type: ignore[method-assign]
 
     def teardown(self) -> None:
         if hasattr(self, "rig"):
@@ -137,7 +142,7 @@ class Game(RuleBasedStateMachine):
                 continue
             if worker.sealed:
                 continue  # the dot is not sent
-            worker.marks[key] = Mark.DOT
+            worker.marks[key] = Mark.DOT if self.marks_dots else Mark.NONE
             self.copies[claim.recipient_id] += accepted
             return
 
@@ -148,12 +153,13 @@ class Game(RuleBasedStateMachine):
             return
         claim = worker.open.pop(0)
         key = claim.recipient_id, claim.token
-        past_dot = worker.marks.get(key) is Mark.DOT
+        past_dot = key in worker.marks
         reply = Reply(250 if how == "250" else 451, how)
         if past_dot:
             outcome = outcomes.sent(reply) if how == "250" else outcomes.uncertain(how)
             if how == "250":
-                worker.marks[key] = Mark.ACCEPTED
+                if self.marks_dots:
+                    worker.marks[key] = Mark.ACCEPTED
                 # A relay answers 250 only for what it took.
                 self.copies[claim.recipient_id] = max(1, self.copies[claim.recipient_id])
         elif worker.sealed or how in ("250", "lost"):
@@ -194,6 +200,10 @@ class Game(RuleBasedStateMachine):
         self.rig.sql("DELETE FROM leases WHERE id = :id", id=worker.lease)
         self.zombies.append(worker)
         self.workers[n] = Worker(self.rig.lease())
+
+    def the_clock_jumps(self, hours: int) -> None:
+        """There, and by the next jump back again: what waits meanwhile waits longer or less."""
+        self.jumped = 0 if self.jumped else hours * HOUR
 
     def sweep_unclaimed(self) -> None:
         orphans = self.rig.database.read_now(leases.unclaimed)
@@ -317,8 +327,10 @@ class Game(RuleBasedStateMachine):
         self.rig.database.run_now(lambda c: leases.remove(c, [worker.lease]))
 
 
-def play(fresh: Callable[[], Rig], examples: int, steps: int, *, shrink: bool = True) -> None:
-    game = type("Game", (Game,), {"fresh": staticmethod(fresh)})
+def play(
+    fresh: Callable[[], Rig], examples: int, steps: int, *, shrink: bool = True, **rules: Any
+) -> None:
+    game = type("Game", (Game,), {"fresh": staticmethod(fresh), **rules})
     phases = [Phase.generate, Phase.shrink] if shrink else [Phase.generate]
     run_state_machine_as_test(
         game,
@@ -366,29 +378,41 @@ def test_no_game_is_lost_on_postgresql(migrated_postgres_url: str) -> None:
     play(fresh, 12, 12)
 
 
-def unfenced(rig: Rig, fence: str) -> Rig:
-    settling: Any = rig.queue.settling
-    without = settling._update.text.replace(fence, "")
-    assert without != settling._update.text, "the statement has no such fence any more"
-    settling._update = sa.text(without)
+def unfenced(rig: Rig, where: str, fence: str) -> Rig:
+    room: Any = rig.queue.settling if where == "_update" else rig.queue
+    text = getattr(room, where).text
+    without = text.replace(fence, "")
+    assert without != text, "the statement has no such fence any more"
+    setattr(room, where, sa.text(without))
     return rig
 
 
+TOKEN = " AND recipients.token = v.token"
+
+
 @pytest.mark.parametrize(
-    "fences",
+    ("where", "fences"),
     [
-        [" AND recipients.token = v.token"],
-        [" AND recipients.token = v.token", " AND recipients.state = 'sending'"],
+        ("_update", [TOKEN]),
+        ("_update", [TOKEN, " AND recipients.state = 'sending'"]),
+        ("_claim", [TOKEN, " AND recipients.state IN ('queued', 'deferred')"]),
     ],
-    ids=["no token", "neither token nor state"],
+    ids=["no token", "neither token nor state", "a claim without compare and set"],
 )
-def test_without_the_fence_the_game_is_lost(files: Callable[[], Rig], fences: list[str]) -> None:
+def test_without_the_fence_the_game_is_lost(
+    files: Callable[[], Rig], where: str, fences: list[str]
+) -> None:
     def fresh() -> Rig:
         rig = files()
         for fence in fences:
-            unfenced(rig, fence)
+            unfenced(rig, where, fence)
         return rig
 
     with pytest.raises(AssertionError) as caught:
         play(fresh, 300, 12, shrink=False)
     assert "no such fence" not in str(caught.value)
+
+
+def test_without_the_mark_before_the_dot_the_game_is_lost(files: Callable[[], Rig]) -> None:
+    with pytest.raises(AssertionError):
+        play(files, 300, 30, shrink=False, marks_dots=False)

@@ -1,0 +1,163 @@
+"""One fault: what it is, what it must come to, and what was seen.
+
+Owns the table of all faults, the run of one, its dice and its clock. The oracle is the
+same for all: nothing lost, no copy that no uncertain attempt explains, nothing that the
+three books tell differently.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.faults.ground import Ground
+from tests.acceptance.stage import Account, Stage
+from tests.acceptance.stage.books import reckon
+from tests.acceptance.stage.load import Document, recipients
+
+
+class NotHere(Exception):
+    """This machine does not let the fault be made; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """``must`` is the figure that it has to reach, for the report."""
+
+    name: str
+    what: str
+    must: str
+    run: Callable[[Run], None]
+
+
+@dataclass(slots=True)
+class Seen:
+    """What a fault came to; ``wrong`` is empty when it held."""
+
+    name: str
+    what: str
+    must: str
+    seed: int
+    size: float
+    seconds: float = 0.0
+    figures: dict[str, Any] = field(default_factory=dict)
+    wrong: str = ""
+    skipped: str = ""
+
+    @property
+    def line(self) -> str:
+        state = "not here" if self.skipped else "WRONG" if self.wrong else "ok"
+        told = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in self.figures.items())
+        words = self.wrong.strip().splitlines()
+        why = self.skipped or (f"{words[0][:300]}; " if words else "")
+        return f"{state:8} {self.name:28} {self.seconds:6.1f} s  {why}{told}"
+
+
+class Run:
+    """What a fault works with."""
+
+    def __init__(self, ground: Ground, name: str, seed: int, size: float) -> None:
+        self.ground = ground
+        self.size = size
+        #: Its own dice, the same for the same seed whatever else runs.
+        self.random = random.Random(f"{seed}:{name}")
+        self.figures: dict[str, Any] = {}
+        self._struck = self._lifted = 0.0
+
+    def many(self, full: int, least: int) -> int:
+        """A number of the full size, at this size."""
+        return max(least, round(full * self.size))
+
+    def stage(self, broker: str, journal: str, **more: Any) -> Stage:
+        return self.ground.stage(broker, journal, **more)
+
+    def note(self, **figures: object) -> None:
+        """Figures for the report."""
+        self.figures.update(figures)
+
+    def strike(self) -> None:
+        """The fault begins now."""
+        self._struck = time.time()
+
+    def lift(self) -> None:
+        """The fault is over now, or was over at once."""
+        self._lifted = time.time()
+
+    def recovered(self, scene: Stage) -> None:
+        """Note how long after the (last) fault the first mail was taken, and all was over."""
+        after = [c.end_at / 1e9 - self._lifted for c in scene.relay.book() if c.taken]
+        back = [seconds for seconds in after if seconds > 0]
+        self.note(
+            first_mail_after=round(min(back), 1) if back else None,
+            all_done_after=round(time.time() - self._lifted, 1),
+        )
+
+    def reckon(
+        self,
+        scene: Stage,
+        documents: Sequence[Document],
+        *,
+        states: dict[str, int] | None = None,
+        uncertain: int | None = None,
+        also: Sequence[Any] = (),
+    ) -> Account:
+        """Compare the three books and assert the oracle.
+
+        ``states`` are what must come of the recipients, by default all sent;
+        ``uncertain`` the most attempts that may be. ``also`` are further relays.
+        """
+        taken = scene.relay.taken()
+        for relay in also:
+            taken += relay.taken()
+        account = reckon(scene.journal, taken, recipients(documents))
+        self.note(
+            mails=account.published,
+            lost=len(account.lost),
+            uncertain=account.uncertain,
+            copies=account.copies,
+            repeated=account.repeated,
+        )
+        assert account.clean, f"the books disagree: {account}"
+        wanted = {"sent": account.published} if states is None else states
+        assert account.states == wanted, f"{account.states} instead of {wanted}"
+        assert account.repeated <= account.uncertain
+        if uncertain is not None:
+            assert account.uncertain <= uncertain, f"{account.uncertain} uncertain"
+        return account
+
+
+FAULTS: dict[str, Fault] = {}
+
+
+def fault(name: str, what: str, must: str) -> Callable[[Callable[[Run], None]], Any]:
+    """Enter a function into the table."""
+
+    def enter(run: Callable[[Run], None]) -> Callable[[Run], None]:
+        assert re.fullmatch(r"[a-z0-9-]+", name)
+        assert name not in FAULTS
+        FAULTS[name] = Fault(name, what, must, run)
+        return run
+
+    return enter
+
+
+def attempt(ground: Ground, one: Fault, seed: int, size: float) -> Seen:
+    """Run one fault; whatever goes wrong is in what is given back."""
+    run = Run(ground, one.name, seed, size)
+    seen = Seen(one.name, one.what, one.must, seed, size)
+    begun = time.monotonic()
+    try:
+        one.run(run)
+    except NotHere as why:
+        seen.skipped = str(why)
+    except Exception as error:  # what it is does not matter: the fault was not withstood
+        seen.wrong = f"{type(error).__name__}: {error}"
+    finally:
+        seen.seconds = round(time.monotonic() - begun, 1)
+        seen.figures = run.figures
+        ground.clear()
+    return seen

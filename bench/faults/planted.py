@@ -1,0 +1,64 @@
+"""mailgate with a bug in it: what the harness must notice.
+
+Usage: ``python -m bench.faults.planted BUG ARGUMENT…`` is ``mailgate ARGUMENT…``. Owns the
+bugs; each takes away one thing that the promise stands on.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mailgate.cli.main import main
+from mailgate.delivery.conversation import Marks
+from mailgate.intake import service
+from mailgate.intake.door import Delivery, Door
+
+
+def acknowledge_before_the_commit() -> None:
+    """The broker may forget what the journal does not know yet."""
+    pump = service._pump
+
+    async def hasty(door: Door, *rest: Any) -> None:
+        await pump(_Hasty(door), *rest)
+
+    service._pump = hasty
+
+
+class _Hasty:
+    """A door that acknowledges what it gives."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._door, name)
+
+    async def receive(self, most: int, wait: float) -> Sequence[Delivery]:
+        deliveries = await self._door.receive(most, wait)
+        if deliveries:
+            await self._door.done(deliveries)
+        return deliveries
+
+    async def done(self, deliveries: Sequence[Delivery]) -> bool:
+        return True
+
+
+def no_mark_before_the_dot() -> None:
+    """Whoever buries the process takes what it sent for unsent."""
+
+    def dot(self: Marks) -> None:
+        self.past_dot = True
+
+    Marks.dot = dot  # type: ignore[method-assign]
+
+
+BUGS: dict[str, Callable[[], None]] = {
+    "acknowledge-before-the-commit": acknowledge_before_the_commit,
+    "no-mark-before-the-dot": no_mark_before_the_dot,
+}
+
+if __name__ == "__main__":
+    BUGS[sys.argv.pop(1)]()
+    main()

@@ -1,0 +1,142 @@
+"""Brokers that die, and brokers that forget everything."""
+
+from __future__ import annotations
+
+import time
+
+from bench.faults.fault import Run, fault
+from tests.acceptance.stage import mails, until
+
+QUICK = {"intake.batch": "50", "worker.conversations": "10"}
+SLOW = {"n": ["slow 0.05"]}
+#: Consuming again within this after the broker is back (seconds).
+AGAIN = 30.0
+
+
+@fault(
+    "rabbitmq-kills",
+    "RabbitMQ dies by SIGKILL 10 times under load",
+    "0 confirmed lost; consuming again ≤ 30 s",
+)
+def rabbitmq_kills(run: Run) -> None:
+    each, times = run.many(500, 150), run.many(10, 1)
+    scene = run.stage("rabbitmq", "sqlite", settings=QUICK, plans=SLOW)
+    intake, worker = scene.intake(), scene.worker(2)
+    documents, waits = [], []
+    for n in range(times):
+        lot = mails(each, to=f"n{n}")
+        scene.publish(lot)
+        documents += lot
+        started = len(documents) - each + 20
+        until(lambda s=started: len(scene.relay.taken()) >= s, 60, scene.logs)
+        run.strike()
+        run.ground.rabbitmq.kill()
+        run.ground.rabbitmq.start()
+        run.lift()
+        after = mails(20, to=f"after{n}")
+        scene.publish(after)
+        documents += after
+        begun = time.monotonic()
+        scene.wait_accepted(len(documents), 90)
+        waits.append(time.monotonic() - begun)
+    scene.wait_finished(len(documents), 90)
+    run.recovered(scene)
+    run.note(kills=times, consuming_again_after=round(max(waits), 1))
+    assert max(waits) <= AGAIN
+    assert intake.running
+    assert worker.running
+    run.reckon(scene, documents, uncertain=0)
+
+
+@fault(
+    "valkey-kills",
+    "Valkey (append-only file, fsync each second) dies by SIGKILL 10 times under load",
+    "nothing older than a second lost; nothing twice",
+)
+def valkey_kills(run: Run) -> None:
+    each, times = run.many(500, 150), run.many(10, 1)
+    persistent = run.ground.valkey.client()
+    with persistent as client:
+        client.config_set("appendonly", "yes")
+        client.config_set("appendfsync", "everysec")
+    scene = run.stage("valkey", "sqlite", settings=QUICK, plans=SLOW)
+    intake, worker = scene.intake(), scene.worker(2)
+    documents = []
+    for n in range(times):
+        lot = mails(each, to=f"n{n}")
+        scene.publish(lot)
+        documents += lot
+        # What the promise leaves out: the last second before the kill.
+        time.sleep(1.5)
+        run.strike()
+        run.ground.valkey.kill()
+        run.ground.valkey.start()
+        run.lift()
+        after = mails(20, to=f"after{n}")
+        scene.publish(after)
+        documents += after
+        scene.wait_accepted(len(documents), 60)
+    scene.wait_finished(len(documents), 90)
+    run.recovered(scene)
+    run.note(kills=times)
+    assert intake.running
+    assert worker.running
+    run.reckon(scene, documents, uncertain=0)
+
+
+@fault(
+    "valkey-wiped",
+    "FLUSHALL after intake: rings, latches and windows are gone",
+    "0 accepted lost, without a ring",
+)
+def valkey_wiped(run: Run) -> None:
+    many = run.many(5000, 300)
+    settings = QUICK | {"relays.sink.rate": "400/s"}
+    scene = run.stage("valkey", "postgresql", settings=settings)
+    scene.intake()
+    documents = mails(many)
+    scene.publish(documents)
+    scene.wait_accepted(many)
+    scene.worker(2)
+    until(lambda: len(scene.relay.taken()) >= many // 10, 60, scene.logs)
+    with scene.redis() as client:
+        for _ in range(3):
+            run.strike()
+            client.flushall()
+            run.lift()
+            time.sleep(0.2)
+    scene.wait_finished(many, 60 + many / 50)
+    run.recovered(scene)
+    more = mails(50, to="after")
+    scene.publish(more)
+    scene.wait_finished(many + 50)
+    run.reckon(scene, [*documents, *more], uncertain=0)
+
+
+@fault(
+    "rabbitmq-wiped",
+    "every queue is deleted after intake, under its consumers",
+    "0 accepted lost; new mail is taken in again",
+)
+def rabbitmq_wiped(run: Run) -> None:
+    many = run.many(5000, 300)
+    scene = run.stage("rabbitmq", "sqlite", settings=QUICK, plans=SLOW)
+    scene.intake()
+    scene.worker(2)
+    documents = mails(many)
+    scene.publish(documents)
+    scene.wait_accepted(many)
+    vhost = scene.broker.rpartition("/")[2]
+    api = run.ground.rabbitmq.api
+    run.strike()
+    for queue in api("GET", f"/api/queues/{vhost}"):
+        api("DELETE", f"/api/queues/{vhost}/{queue['name']}")
+    run.lift()
+    scene.wait_finished(many, 60 + many / 50)
+    run.recovered(scene)
+    names = {q["name"] for q in api("GET", f"/api/queues/{vhost}")}
+    run.note(queues_back=sorted(names & {"mailgate.inbox", "mailgate.normal"}))
+    more = mails(50, to="after")
+    scene.publish(more)
+    scene.wait_finished(many + 50)
+    run.reckon(scene, [*documents, *more], uncertain=0)

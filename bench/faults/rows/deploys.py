@@ -1,0 +1,81 @@
+"""New versions rolled out under load; several beats, and none."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from bench.faults.fault import Run, fault
+from tests.acceptance.stage import Program, Stage, mails, until
+
+
+def has_lease(scene: Stage, worker: Program) -> bool:
+    return bool(set(worker.children()) & set(scene.journal.workers()))
+
+
+@fault(
+    "rolling-restarts",
+    "20 rolling SIGTERM restarts of intake and workers under load",
+    "0 lost, 0 uncertain, 0 copies more",
+)
+def rolling_restarts(run: Run) -> None:
+    times = run.many(20, 3)
+    each = 120
+    many = each * (times + 2)
+    scene = run.stage(
+        "valkey", "postgresql", settings={"intake.batch": "20"}, plans={"n": ["slow 0.1"]}
+    )
+    documents = mails(many)
+    intake, workers = scene.intake(), [scene.worker(1), scene.worker(1)]
+    scene.wait_for_workers(2)
+    stops = []
+    for n in range(times):
+        scene.publish(documents[each * n : each * (n + 1)])
+        intake.wait_ready()
+        until(lambda n=n: has_lease(scene, workers[n % 2]), 20, scene.logs)
+        scene.wait_accepted(each * n + 1)
+        begun = time.monotonic()
+        run.strike()
+        for old in (intake, workers[n % 2]):
+            old.signal(signal.SIGTERM)
+        for old in (intake, workers[n % 2]):
+            assert old.wait(30) == 0, old.tail()
+        stops.append(time.monotonic() - begun)
+        intake, workers[n % 2] = scene.intake(), scene.worker(1)
+        run.lift()
+    scene.publish(documents[each * times :])
+    scene.wait_finished(many, 60)
+    run.recovered(scene)
+    run.note(restarts=times, longest_stop=round(max(stops), 1))
+    account = run.reckon(scene, documents, uncertain=0)
+    assert account.copies == many
+
+
+@fault(
+    "beat-doubled-and-absent",
+    "mail that is deferred and expires: without any beat, and with three",
+    "retries need no beat; three do nothing twice",
+)
+def beats(run: Run) -> None:
+    settings = {
+        "streams.transactional.retry.first": "1s",
+        "streams.transactional.retry.factor": "1",
+        "breakers.relay.failures": "100000",
+        "breakers.domain.failures": "100000",
+    }
+    plans = {"soft": ["451 4.7.1 Greylisted", "250"]}
+    scene = run.stage("rabbitmq", "sqlite", settings=settings, plans=plans)
+    scene.intake()
+    scene.worker(1)
+    without = mails(50, to="soft")
+    scene.publish(without)
+    scene.wait_finished(50, 30)
+    beat = [scene.begin("beat") for _ in range(3)]
+    more = mails(50, to="soft", domain="three.example")
+    scene.publish(more)
+    scene.wait_finished(100, 30)
+    run.strike()
+    beat[0].kill()
+    run.lift()
+    assert [b.stop() for b in beat[1:]] == [0, 0]
+    run.reckon(scene, [*without, *more], uncertain=0)

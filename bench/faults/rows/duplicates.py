@@ -1,0 +1,92 @@
+"""The same said many times, and a message that kills whoever touches it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+
+from bench.faults.fault import Run, fault
+from bench.faults.ground import BROKERS
+from tests.acceptance.stage import connections_to, mails
+
+
+@fault(
+    "duplicates",
+    "each message is delivered 5 times in any order, to 2 intakes and 8 workers",
+    "exactly 1 copy",
+)
+def duplicates(run: Run) -> None:
+    many = run.many(2000, 200)
+    settings = {"intake.batch": "20"}
+    scene = run.stage(run.random.choice(BROKERS), "postgresql", settings=settings)
+    documents = [m | {"idempotency_key": f"k{n}"} for n, m in enumerate(mails(many))]
+    lot = [*documents] * 5
+    run.random.shuffle(lot)
+    scene.intake()
+    scene.intake()
+    workers = run.many(8, 3)
+    for _ in range(workers):
+        scene.worker(1)
+    scene.publish(lot)
+    scene.wait_finished(many, 60 + many / 10)
+    # Until all of the repeats have been taken in, too.
+    time.sleep(1)
+    run.note(deliveries=len(lot), workers=workers)
+    account = run.reckon(scene, documents, uncertain=0)
+    assert account.copies == many
+
+
+@fault(
+    "poison",
+    "a message kills its worker each time it is offered (SIGKILL from outside)",
+    "held after max_claims deaths alone; neighbours once, < 1 lease late",
+)
+def poison(run: Run) -> None:
+    many = run.many(2000, 200)
+    settings = {
+        "worker.max_claims": "3",
+        "worker.conversations": "10",
+        "streams.transactional.retry.first": "1s",
+    }
+    scene = run.stage("valkey", "sqlite", settings=settings, plans={"poison": ["hang"]})
+    scene.intake()
+    worker = scene.worker(2)
+    scene.wait_for_workers(2)
+    deaths: list[int] = []
+    over = threading.Event()
+
+    def kill_whoever_offers_it() -> None:
+        seen = 0
+        while not over.is_set():
+            hung = [c for c in scene.relay.book() if c.answer == "hang"]
+            for copy in hung[seen:]:
+                for pid in worker.children():
+                    if copy.peer in connections_to(pid, scene.relay.port):
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(pid, signal.SIGKILL)
+                            deaths.append(pid)
+            seen = len(hung)
+            time.sleep(0.02)
+
+    killer = threading.Thread(target=kill_whoever_offers_it)
+    killer.start()
+    documents = mails(many)
+    documents.insert(20, mails(1, to="poison")[0])
+    begun = time.time_ns()
+    try:
+        scene.publish(documents)
+        scene.wait_finished(many + 1, 60 + many / 50)
+    finally:
+        over.set()
+        killer.join()
+    took = max(c.end_at for c in scene.relay.book() if c.taken) - begun
+    run.note(deaths=len(deaths), neighbours_done_after=round(took / 1e9, 1))
+    run.reckon(scene, documents, states={"sent": many, "held": 1})
+    # The first among others, then three alone.
+    assert len(deaths) == 4
+    [row] = scene.journal.rows("SELECT error_class FROM recipients WHERE state = 'held'")
+    assert row["error_class"] == "poison"
+    assert worker.running

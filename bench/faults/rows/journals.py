@@ -1,0 +1,114 @@
+"""A journal that stops, dies in the middle of a commit, or hangs up on everybody."""
+
+from __future__ import annotations
+
+import time
+
+import psycopg
+
+from bench.faults.fault import Run, fault
+from tests.acceptance.stage import mails, until
+
+QUICK = {"intake.batch": "50", "worker.conversations": "10", "worker.lease": "3s"}
+SLOW = {"n": ["slow 0.05"]}
+
+
+@fault(
+    "postgresql-kills",
+    "PostgreSQL dies by SIGKILL 10 times under load, in the middle of commits",
+    "0 lost; no ack without a commit",
+)
+def postgresql_kills(run: Run) -> None:
+    each, times = run.many(500, 150), run.many(10, 1)
+    scene = run.stage("rabbitmq", "postgresql", settings=QUICK, plans=SLOW)
+    intake, worker = scene.intake(), scene.worker(2)
+    scene.wait_for_workers(2)
+    server = run.ground.postgres
+    documents = []
+    for n in range(times):
+        lot = mails(each, to=f"n{n}")
+        scene.publish(lot)
+        documents += lot
+        time.sleep(0.1 + run.random.random())
+        run.strike()
+        server.kill()
+        lot = mails(each, to=f"away{n}")
+        scene.publish(lot)
+        documents += lot
+        time.sleep(run.random.random())
+        server.start()
+        run.lift()
+        scene.wait_accepted(len(documents))
+    scene.wait_finished(len(documents), 120)
+    run.recovered(scene)
+    run.note(kills=times)
+    assert intake.running
+    assert worker.running
+    run.reckon(scene, documents)
+
+
+@fault(
+    "postgresql-stopped",
+    "PostgreSQL is away for longer than a lease",
+    "a worker without a journal sends nothing; 0 uncertain",
+)
+def postgresql_stopped(run: Run) -> None:
+    many = run.many(3000, 400)
+    scene = run.stage("rabbitmq", "postgresql", settings=QUICK, plans=SLOW)
+    documents = mails(many)
+    first, rest = documents[: many // 2], documents[many // 2 :]
+    intake, worker = scene.intake(), scene.worker(2)
+    scene.wait_for_workers(2)
+    before = sorted(scene.journal.workers(within=20))
+    scene.publish(first)
+    until(lambda: len(scene.relay.taken()) >= many // 10, 60, scene.logs)
+    server = run.ground.postgres
+    run.strike()
+    server.stop()
+    scene.publish(rest)
+    # What was claimed is sent; then there is silence, however much waits.
+    time.sleep(2)
+    quiet = len(scene.relay.book())
+    time.sleep(3)
+    assert len(scene.relay.book()) == quiet
+    server.start()
+    run.lift()
+    scene.wait_finished(many, 90)
+    run.recovered(scene)
+    run.note(taken_before=quiet)
+    assert intake.running
+    assert worker.running
+    assert sorted(scene.journal.workers(within=20)) == before
+    assert scene.journal.one("SELECT count(*) FROM parked") == 0
+    run.reckon(scene, documents, uncertain=0)
+
+
+@fault(
+    "postgresql-hangs-up",
+    "PostgreSQL ends every session, again and again, under load",
+    "0 lost",
+)
+def postgresql_hangs_up(run: Run) -> None:
+    many = run.many(5000, 400)
+    scene = run.stage("valkey", "postgresql", settings=QUICK, plans={"n": ["slow 0.02"]})
+    scene.intake()
+    scene.worker(2)
+    scene.wait_for_workers(2)
+    documents = mails(many)
+    scene.publish(documents)
+    dsn = run.ground.postgres.dsn("postgres")
+    query = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = %s"
+    database = scene.environment["MAILGATE_JOURNAL__URL"].rpartition("/")[2]
+    ended = 0
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        for _ in range(run.many(100, 8)):
+            time.sleep(0.1 + 0.2 * run.random.random())
+            run.strike()
+            row = admin.execute(query, [database]).fetchone()
+            assert row is not None
+            ended += row[0]
+            run.lift()
+    scene.wait_finished(many, 90 + many / 50)
+    run.recovered(scene)
+    run.note(sessions_ended=ended)
+    run.reckon(scene, documents)

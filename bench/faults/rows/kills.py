@@ -1,0 +1,187 @@
+"""SIGKILL at random moments: workers, their children, intake, and the producer itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from bench.faults.fault import Run, fault
+from bench.faults.ground import BROKERS, PAIRS
+from tests.acceptance.stage import Kept, Stage, connections_to, mails, until
+from tests.acceptance.stage.stage import ROOT
+
+#: What failed is tried again soon, and intake has many batches to be killed in.
+SOON = {
+    "streams.transactional.retry.first": "1s",
+    "streams.transactional.retry.factor": "1",
+    "intake.batch": "50",
+    # Chance may hit the same few again and again, and that is no poison.
+    "worker.max_claims": "100",
+}
+#: The relay takes its time over the dot, so that kills meet open conversations.
+SLOW = {"n": ["slow 0.05"]}
+
+
+def kill(scene: Stage, pid: int) -> int:
+    """SIGKILL one process; gives how many conversations it had open at most.
+
+    It is frozen first, so that what is counted is what the kill meets.
+    """
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)
+        open_now = len(connections_to(pid, scene.relay.port))
+        os.kill(pid, signal.SIGKILL)
+        return open_now
+    return 0
+
+
+def kill_one(run: Run, scene: Stage, workers: list[Kept]) -> int:
+    """A child, a parent, or a whole worker at once; gives how many conversations were open."""
+    worker = run.random.choice(workers).program
+    children = [p for p in worker.children() if p in scene.journal.workers()]
+    how = run.random.choice(("child", "child", "parent", "all"))
+    open_then = 0
+    run.strike()
+    if how == "child" and children:
+        open_then += kill(scene, run.random.choice(children))
+    elif how == "all":
+        open_then += sum(kill(scene, child) for child in children)
+        worker.signal(signal.SIGKILL)
+    else:
+        # Its children go after it, and whatever they have open may end anyhow.
+        open_then += sum(len(connections_to(child, scene.relay.port)) for child in children)
+        worker.signal(signal.SIGKILL)
+    run.lift()
+    return open_then
+
+
+def kills(run: Run, broker: str, journal: str) -> None:
+    many, times = run.many(10_000, 1200), run.many(50, 4)
+    scene = run.stage(broker, journal, settings=SOON, plans=SLOW)
+    documents = mails(many)
+    scene.publish(documents)
+    intake = scene.keep(scene.intake)
+    workers = [scene.keep(lambda: scene.worker(1)), scene.keep(lambda: scene.worker(1))]
+    open_then = 0
+    for n in range(times):
+        share = (n + run.random.random()) / times * 0.9
+        until(lambda s=share: sum(scene.relay.taken().values()) >= s * many, 120, scene.logs)
+        open_then += kill_one(run, scene, workers)
+        if run.random.random() < 0.3:
+            intake.program.signal(signal.SIGKILL)
+    scene.wait_finished(many, 120 + many / 20)
+    for one in (intake, *workers):
+        one.leave()
+    run.recovered(scene)
+    run.note(kills=times, open_at_kills=open_then)
+    run.reckon(scene, documents, uncertain=open_then)
+
+
+@fault(
+    "worker-kills",
+    "a worker, its child or both die by SIGKILL 50 times in 10,000 mails; so does intake",
+    "uncertain ≤ conversations open at the kills",
+)
+def worker_kills(run: Run) -> None:
+    kills(run, *run.random.choice(PAIRS))
+
+
+def _intake(run: Run, door: str) -> None:
+    """Without any key, and with twins that only their delivery tells apart."""
+    many = run.many(2000, 200)
+    broker = "rabbitmq" if door == "amqp" else "valkey"
+    scene = run.stage(broker, "sqlite", settings={"intake.batch": "7"})
+    documents = mails(many)
+    twin = {"to": ["twin@example.com"], "subject": "Again", "text": "The same."}
+    twins = [twin] * (many // 10)
+    half = many // 2
+    # On AMQP a delivery without an id has no name: a kill could take one for another.
+    lot = documents if door == "amqp" else [*documents[:half], *twins, *documents[half:]]
+    scene.publish(lot, door=door)
+    for share in (0.2, 0.6):
+        intake = scene.intake()
+        scene.wait_accepted(int(many * share))
+        run.strike()
+        intake.kill()
+        run.lift()
+    scene.intake()
+    if door == "amqp":
+        scene.wait_accepted(many)
+        scene.publish(twins)
+    scene.wait_accepted(many + len(twins))
+    time.sleep(0.5)
+    rows = scene.journal.rows("SELECT email, count(*) AS n FROM recipients GROUP BY email")
+    found = {row["email"]: row["n"] for row in rows}
+    run.note(mails=many + len(twins), rows=sum(found.values()), lost=many - len(found) + 1)
+    assert found.pop("twin@example.com") == len(twins)
+    assert set(found.values()) == {1}
+    assert len(found) == many
+
+
+@fault("intake-kills-amqp", "intake dies by SIGKILL; mails without any key, RabbitMQ", "1 row each")
+def intake_kills_amqp(run: Run) -> None:
+    _intake(run, "amqp")
+
+
+@fault("intake-kills-stream", "the same over a Redis stream, with twins", "1 row each")
+def intake_kills_stream(run: Run) -> None:
+    _intake(run, "stream")
+
+
+@fault("intake-kills-list", "the same over a Redis list, with twins", "1 row each")
+def intake_kills_list(run: Run) -> None:
+    _intake(run, "list")
+
+
+_PRODUCER = """
+import sys
+from tests.acceptance.stage.load import mails, publish_amqp, publish_stream
+broker, many, socket = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+lot = [mail | {"idempotency_key": f"k{n}"} for n, mail in enumerate(mails(many))]
+for at in range(0, many, 10):
+    chunk = lot[at : at + 10]
+    if broker.startswith("amqp"):
+        publish_amqp(broker, chunk)
+    else:
+        import redis
+        publish_stream(redis.Redis(unix_socket_path=socket), chunk)
+    print(at + len(chunk), flush=True)
+"""
+
+
+@fault(
+    "producer-kills",
+    "a producer dies by SIGKILL before or after the broker's word, and says all of it again",
+    "1 copy each",
+)
+def producer_kills(run: Run) -> None:
+    many = run.many(2000, 200)
+    scene = run.stage(run.random.choice(BROKERS), "sqlite", settings=SOON)
+    scene.intake()
+    scene.worker(1)
+    socket = scene.broker.removeprefix("redis+socket://")
+    command = [sys.executable, "-c", _PRODUCER, scene.broker, str(many), socket]
+    for _ in range(run.many(20, 3)):
+        producer = subprocess.Popen(
+            command, stdout=subprocess.PIPE, cwd=Path(ROOT), env=scene.environment
+        )
+        assert producer.stdout is not None
+        for _ in range(run.random.randint(1, 15)):
+            producer.stdout.readline()
+        time.sleep(run.random.random() / 100)
+        run.strike()
+        producer.kill()
+        run.lift()
+        producer.wait()
+        producer.stdout.close()
+    subprocess.run(
+        command, cwd=ROOT, env=scene.environment, check=True, stdout=subprocess.DEVNULL, timeout=60
+    )
+    scene.wait_finished(many)
+    run.recovered(scene)
+    run.reckon(scene, mails(many), uncertain=0)

@@ -1,0 +1,84 @@
+"""A process dies at each named point of the path, on both brokers and both databases."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from bench.faults.fault import Run, fault
+from bench.faults.ground import PAIRS
+from bench.faults.rows.kills import SOON
+from mailgate.failpoints import POINTS
+from tests.acceptance.stage import mails
+
+#: Of operators' commands: their faults are ``operators.py``'s.
+_NOT_HERE = ("resend.",)
+#: Come to with each mail; the others with each batch or turn.
+_EACH_MAIL = ("smtp.", "render.")
+#: Larger than what goes out in one write, so that there is a place between body and dot.
+_LARGE = {"text": "A long story. " * 6000}
+
+
+def path() -> list[str]:
+    """The points that a mail's way leads through."""
+    return [name for name in POINTS if not name.startswith(_NOT_HERE)]
+
+
+def die_at(
+    run: Run,
+    names: list[str],
+    times: int,
+    broker: str,
+    journal: str,
+    patience: float = 120.0,
+    **more: Any,
+) -> None:
+    """Mails flow until each of the points has killed ``times`` processes.
+
+    ``patience`` (seconds) is for 63 mails, ``more`` for the stage.
+    """
+    settings = SOON | {"intake.batch": "10", "worker.conversations": "10"}
+    scene = run.stage(broker, journal, settings=settings, plans={"n": ["slow 0.02"]}, **more)
+
+    def when(name: str) -> int:
+        if name in ("smtp.in_body", "smtp.connecting"):
+            return run.random.randint(1, 2)
+        return run.random.randint(1, 25 if name.startswith(_EACH_MAIL) else 3)
+
+    scene.arm(",".join(f"{name}=kill@{when(name)}*{times}" for name in names))
+    intake = scene.keep(scene.intake)
+    workers = [scene.keep(lambda: scene.worker(2)), scene.keep(lambda: scene.worker(1))]
+    documents = []
+    wanted = Counter(dict.fromkeys(names, times))
+    for lap in range(40):
+        lot = mails(60, to=f"n{lap}") + mails(3, to=f"large{lap}", **_LARGE)
+        for n, document in enumerate(lot):
+            if n % 2:  # with and without a key
+                document["id"] = f"{lap}-{n}"
+        documents += lot
+        scene.publish(lot)
+        scene.wait_finished(len(documents), patience)
+        if wanted <= Counter(name for name, _ in scene.fired()):
+            break
+    for one in (intake, *workers):
+        one.leave()
+    fired = Counter(name for name, _ in scene.fired())
+    run.note(deaths=sum(fired.values()), points=len(names))
+    assert fired == wanted, f"nobody came there often enough: {wanted - fired}"
+    # A death leaves at most what was open in its process; that there are no more copies
+    # than outcomes on record is the oracle's.
+    run.reckon(scene, documents, uncertain=10 * fired.total())
+
+
+def _enter(broker: str, journal: str) -> None:
+    @fault(
+        f"points-{broker}-{journal}",
+        f"a process dies at each of the {len(path())} points, 20 times each; {broker}, {journal}",
+        "each point is come to",
+    )
+    def points(run: Run) -> None:
+        die_at(run, path(), run.many(20, 1), broker, journal)
+
+
+for _pair in PAIRS:
+    _enter(*_pair)

@@ -1,0 +1,199 @@
+"""A slow drip at 70% of what the machine can do, with a random fault now and then.
+
+Owns the load, the faults and the measurement of what the processes hold: memory and
+descriptors of those that nothing happened to.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import statistics
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from bench.faults.fault import Run, fault
+from bench.faults.rows.kills import SOON
+from tests.acceptance.stage import Stage, mails, until
+from tests.acceptance.stage.load import Document
+from tests.acceptance.stage.proc import family
+
+#: How long it takes (seconds); ``--soak`` says it.
+SECONDS = 3600.0
+#: Between two faults (seconds), at least and at most.
+APART = (8.0, 25.0)
+SETTINGS = SOON | {"worker.lease": "5s", "breakers.relay.first": "1s", "breakers.relay.cap": "2s"}
+#: Until then a process has not filled its caches (seconds).
+WARM = 120.0
+
+
+class Meter:
+    """Samples of memory and descriptors, by process."""
+
+    def __init__(self, roots: Sequence[int]) -> None:
+        self._roots = roots
+        self.samples: dict[int, list[tuple[float, int, int]]] = defaultdict(list)
+
+    def look(self) -> None:
+        for root in self._roots:
+            for pid in family(root):
+                with suppress(OSError, ValueError):
+                    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+                    fds = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+                    kib = pages * os.sysconf("SC_PAGE_SIZE") // 1024
+                    self.samples[pid].append((time.monotonic(), kib, fds))
+
+    def slopes(self, warm: float) -> list[tuple[int, float, int]]:
+        """Of each process that lived long enough: RSS (KiB), % an hour, descriptors more."""
+        found = []
+        for lot in self.samples.values():
+            kept = [s for s in lot if s[0] - lot[0][0] >= warm]
+            if len(kept) < 10:
+                continue
+            line = statistics.linear_regression([s[0] for s in kept], [s[1] for s in kept])
+            rss = statistics.median(s[1] for s in kept)
+            third = len(kept) // 3
+            early = statistics.median(s[2] for s in kept[:third])
+            late = statistics.median(s[2] for s in kept[-third:])
+            found.append((int(rss), 100 * line.slope * 3600 / rss, int(late - early)))
+        return found
+
+
+def _capacity(scene: Stage, documents: list[Document]) -> float:
+    """Mails a second, measured with a queue that is full."""
+    lot = mails(1500, to="warm")
+    documents += lot
+    begun = time.monotonic()
+    scene.publish(lot)
+    scene.wait_finished(len(documents), 120)
+    return len(lot) / (time.monotonic() - begun)
+
+
+@fault(
+    "soak",
+    "70% of capacity for an hour with random faults",
+    "0 lost; memory < 1% an hour and descriptors flat; the backlog drains",
+)
+def soak(run: Run) -> None:
+    scene = run.stage("rabbitmq", "postgresql", settings=SETTINGS)
+    intake, steady = scene.intake(), scene.worker(1)
+    victim = scene.keep(lambda: scene.worker(1))
+    spare = scene.keep(scene.intake)
+    scene.wait_for_workers(2)
+    documents: list[Document] = []
+    rate = 0.7 * _capacity(scene, documents)
+    meter = Meter([intake.pid, steady.pid])
+    end = time.monotonic() + SECONDS
+    made: dict[str, int] = defaultdict(int)
+    lock, over = threading.Lock(), threading.Event()
+    broken: list[str] = []
+
+    def drip() -> None:
+        n = 0
+        due = time.monotonic()
+        while time.monotonic() < end:
+            lot = mails(max(1, round(rate / 2)), to=f"n{n}")
+            n += 1
+            # What the broker has not confirmed is said again, under the same key.
+            lot = [m | {"idempotency_key": f"{n}-{k}"} for k, m in enumerate(lot)]
+            for _ in range(60):
+                try:
+                    scene.publish(lot)
+                    break
+                except Exception:  # whatever the client says while the broker is down
+                    time.sleep(0.5)
+            else:
+                broken.append("the producer found no broker for 30 s")
+                return
+            with lock:
+                documents.extend(lot)
+            due += 0.5
+            time.sleep(max(0.0, due - time.monotonic()))
+        over.set()
+
+    def child(pids: list[int]) -> None:
+        if pids:
+            with suppress(ProcessLookupError):
+                os.kill(run.random.choice(pids), signal.SIGKILL)
+
+    def relay_away() -> None:
+        scene.relay.stop()
+        time.sleep(2)
+        scene.relay.start()
+
+    def relay_hangs() -> None:
+        scene.relay.freeze()
+        time.sleep(3)
+        scene.relay.thaw()
+
+    def broker_dies() -> None:
+        run.ground.rabbitmq.kill()
+        run.ground.rabbitmq.start()
+
+    def journal_dies() -> None:
+        run.ground.postgres.kill()
+        time.sleep(1)
+        run.ground.postgres.start()
+
+    def still() -> None:
+        pids = victim.program.children()
+        if pids:
+            with suppress(ProcessLookupError):
+                os.kill(pids[0], signal.SIGSTOP)
+                time.sleep(7)
+                os.kill(pids[0], signal.SIGCONT)
+
+    faults = {
+        "worker child killed": lambda: child(victim.program.children()),
+        "worker killed": lambda: victim.program.signal(signal.SIGKILL),
+        "intake killed": lambda: spare.program.signal(signal.SIGKILL),
+        "relay away": relay_away,
+        "relay hangs": relay_hangs,
+        "broker killed": broker_dies,
+        "journal killed": journal_dies,
+        "worker stands still": still,
+    }
+    producer = threading.Thread(target=drip)
+    producer.start()
+    after = time.monotonic() + 10
+    while not over.wait(2.0) and not broken:
+        meter.look()
+        if time.monotonic() >= after and time.monotonic() < end - 20:
+            name = run.random.choice(sorted(faults))
+            run.strike()
+            faults[name]()
+            run.lift()
+            made[name] += 1
+            after = time.monotonic() + run.random.uniform(*APART)
+    producer.join()
+    assert not broken, broken
+    drained = until(lambda: _drained(scene, len(documents)), 300, scene.logs)
+    run.recovered(scene)
+    for one in (victim, spare):
+        one.leave()
+    warm = min(WARM, SECONDS / 3)
+    slopes = meter.slopes(warm)
+    run.note(
+        hours=round(SECONDS / 3600, 2),
+        mails_a_second=round(rate, 1),
+        faults=dict(made),
+        drained_after=round(drained, 1),
+        rss_mib=[round(rss / 1024) for rss, _, _ in slopes],
+        rss_percent_an_hour=[round(slope, 1) for _, slope, _ in slopes],
+        descriptors_more=[fds for _, _, fds in slopes],
+    )
+    assert intake.running
+    assert steady.running
+    run.reckon(scene, documents)
+    assert all(fds <= 3 for _, _, fds in slopes), "descriptors leak"
+    if SECONDS >= 3000:
+        # In less time a slope is noise.
+        assert all(slope < 1 for _, slope, _ in slopes), "memory grows"
+
+
+def _drained(scene: Stage, count: int) -> bool:
+    return scene.journal.accepted() >= count and not scene.journal.unfinished()

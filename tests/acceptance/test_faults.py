@@ -1,0 +1,77 @@
+"""The fault harness at its smallest size, and what it says of a mailgate with a bug in it.
+
+The same faults at full size, and the rest of them: ``./dev faults``.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from bench.faults import rows  # noqa: F401 - the rows enter themselves
+from bench.faults.fault import FAULTS, Fault, Run, attempt
+from bench.faults.ground import Ground
+from bench.faults.planted import BUGS
+from bench.faults.rows.points import die_at
+
+SEED = 20261125
+#: One of each kind; the others differ from these in their numbers and servers.
+QUICK = (
+    "points-valkey-sqlite",
+    "intake-kills-amqp",
+    "pause-smtp-before-dot",
+    "postgresql-stopped",
+    "rabbitmq-kills",
+    "poison",
+    "rolling-restarts",
+    "resend-race",
+    "resend-interrupted",
+)
+
+
+@pytest.fixture
+def ground(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Ground]:
+    """The servers of the test run, and journals of its own."""
+    names = ("valkey", "rabbitmq", "postgres")
+    servers = {n: functools.partial(request.getfixturevalue, f"{n}_server") for n in names}
+    made = Ground(tmp_path_factory.mktemp("ground"), **servers)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_fault_loses_nothing_and_repeats_nothing_in_silence(
+    name: str, ground: Ground, figure: Any
+) -> None:
+    seen = attempt(ground, FAULTS[name], SEED, size=0.01)
+    figure(**seen.figures)
+    assert not seen.wrong, seen.wrong
+    assert not seen.skipped
+
+
+def _planted(bug: str, points: list[str]) -> Fault:
+    program = [sys.executable, "-m", "bench.faults.planted", bug]
+
+    def run(run: Run) -> None:
+        die_at(run, points, 1, "valkey", "sqlite", patience=12, program=program)
+
+    return Fault("planted", bug, "to be noticed", run)
+
+
+@pytest.mark.parametrize(
+    ("bug", "point", "word"),
+    [
+        ("acknowledge-before-the-commit", "intake.before_commit", "not within"),
+        ("no-mark-before-the-dot", "smtp.after_dot", "extra="),
+    ],
+)
+def test_a_planted_bug_is_noticed(bug: str, point: str, word: str, ground: Ground) -> None:
+    assert bug in BUGS
+    seen = attempt(ground, _planted(bug, [point]), SEED, size=0.01)
+    assert word in seen.wrong, seen
