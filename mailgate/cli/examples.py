@@ -56,6 +56,11 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "relays pause": ("mailgate relays pause main --reason maintenance",),
     "relays resume": ("mailgate relays resume main --reason done",),
     "limits show": ("mailgate limits show",),
+    "schedules list": ("mailgate schedules list", "mailgate schedules list --json"),
+    "schedules run": (
+        "mailgate schedules run weekly-posts --dry-run",
+        "mailgate schedules run weekly-posts --at 2030-02-02T10:00:00+01:00",
+    ),
     "rules test": ("mailgate rules test '550 5.1.1 User unknown' --phase rcpt",),
     "templates check": ("mailgate templates check", "mailgate templates check notice --strict"),
     "templates render": (

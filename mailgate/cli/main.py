@@ -26,6 +26,7 @@ from mailgate.cli import (
     publish,
     relays,
     rules,
+    schedules,
     settings,
     status,
     studio,
@@ -112,6 +113,7 @@ app.add_typer(limits.app, name="limits")
 app.add_typer(pausing.app, name="pauses")
 app.command()(pausing.pause)
 app.command()(pausing.resume)
+app.add_typer(schedules.app, name="schedules")
 app.add_typer(rules.app, name="rules")
 app.add_typer(templates.app, name="templates")
 app.add_typer(dkim.app, name="dkim")

@@ -26,6 +26,7 @@ class Kind(StrEnum):
     relay = "relay"
     domain = "domain"
     template = "template"
+    schedule = "schedule"
 
 
 KindArgument = Annotated[Kind, typer.Argument(help="What is meant.")]

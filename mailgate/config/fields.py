@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, Union
+from zoneinfo import ZoneInfo
 
 from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from mailgate.config import digests, shape, terms
+from mailgate.config.crontab import Crontab
 from mailgate.config.metrics import Listen
 from mailgate.model.address import Address
 
@@ -155,6 +157,8 @@ _WORDS: dict[Any, str] = {
     str: "a text",
     Any: "any value",
     Path: "a path",
+    Crontab: "a text such as '0 10 * * sat'",
+    ZoneInfo: "a time zone such as 'Europe/Paris'",
     Listen: "an address to listen on such as '127.0.0.1:9464'",
     terms.Rate: "a rate such as '14/s', '100/m', '20/h' or '14/s burst 20'",
     Address: "an address such as 'ann@example.com' or 'Ann Bell <ann@example.com>'",

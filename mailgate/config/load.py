@@ -184,7 +184,7 @@ def _finish_values(draft: Draft, table: dict[str, Any], at: tuple[str, ...], bas
             if where.items is not None and not isinstance(value, list):
                 value = [value]
             table[key] = _rooted(where, value, base)
-            if (read := _URLS.get(path)) and isinstance(value, str):
+            if (read := _reader(path)) and isinstance(value, str):
                 try:
                     table[key] = read(value, base)
                 except urls.UrlError as error:
@@ -199,6 +199,13 @@ _URLS: dict[tuple[str, ...], Callable[[str, Path], str]] = {
     ("limiter", "url"): lambda text, _: urls.limiter(text),
     ("journal", "url"): urls.journal,
 }
+
+
+def _reader(path: tuple[str, ...]) -> Callable[[str, Path], str] | None:
+    """What reads the URL at a path, if one stands there."""
+    if len(path) == 3 and (path[0], path[2]) == ("sources", "url"):
+        return urls.source
+    return _URLS.get(path)
 
 
 def _rooted(where: Place, value: Any, base: Path) -> Any:

@@ -22,6 +22,7 @@ from mailgate.config.relays import Relay
 from mailgate.config.retention import Retention
 from mailgate.config.rules import Rule
 from mailgate.config.sandbox import Sandbox
+from mailgate.config.schedules import Schedule, Source, schedule_faults
 from mailgate.config.streams import Stream, built_in_streams, with_built_in
 from mailgate.config.suppressions import Suppressions
 from mailgate.config.terms import (
@@ -159,6 +160,8 @@ class Config(Section):
         default_factory=lambda: {name: Digest() for name in with_throttled({})}
     )
     dkim: dict[Domain, Dkim] = Field(default_factory=dict)
+    schedules: dict[Name, Schedule] = Field(default_factory=dict)
+    sources: dict[Name, Source] = Field(default_factory=dict)
     limits: Limits = Limits()
     breakers: Breakers = Breakers()
     sandbox: Sandbox = Sandbox()
@@ -234,6 +237,7 @@ class Config(Section):
             said |= {f"streams.{name}.throttle.digest": rule.digest for rule in stream.throttle}
         faults += digest_faults(self.digests, self.streams, said)
         faults += producer_faults(self.producers, self.streams, self.intake.queue)
+        faults += schedule_faults(self)
         refuse(faults)
         return self
 

@@ -134,6 +134,20 @@ def journal(text: str, base: Path) -> str:
     return "postgresql+psycopg" + text[len(part.scheme) :]
 
 
+def source(text: str, base: Path) -> str:
+    """The URL of a place that schedules read: a service's, or as a journal's."""
+    if not text.startswith(("http://", "https://")):
+        return journal(text, base)
+    part = _split(text, ("http", "https"))
+    if not part.hostname:
+        raise UrlError("must name a host: https://api.example.com/mail")
+    if part.query or part.fragment:
+        raise UrlError("must not have a query: a schedule's path may")
+    if part.username or part.password:
+        raise UrlError("must not hold a password: token_file says where a token is")
+    return text.rstrip("/")
+
+
 def _several(text: str, schemes: tuple[str, ...], also: str = "") -> str:
     said = [part.strip() for part in text.split(";")]
     if not all(said):

@@ -221,6 +221,28 @@ class Arrivals:
                 continue
         return await self._database.run(work)
 
+    def store_now(
+        self, batch: Sequence[Arrival], *, only_if: Callable[[sa.Connection], bool]
+    ) -> Stored | None:
+        """``store`` for the thread one is in, in the transaction of ``only_if``.
+
+        None, with nothing written, when that says no. Raises ``JournalAway``.
+        """
+        keys = {r.bucket for a in batch for r in a.recipients} - self._buckets.keys()
+        if keys:
+            self._buckets.update(self._database.run_now(lambda c: ensure_buckets(c, keys)))
+        write = self._writing(batch, (), (), ())
+
+        def work(connection: sa.Connection) -> Stored | None:
+            return write(connection) if only_if(connection) else None
+
+        for _ in range(_DRAWS - 1):
+            try:
+                return self._database.run_now(work)
+            except IntegrityError:
+                continue
+        return self._database.run_now(work)
+
     def _writing(
         self,
         batch: Sequence[Arrival],

@@ -26,6 +26,8 @@ class What(StrEnum):
     #: A destination.
     DOMAIN = "domain"
     TEMPLATE = "template"
+    #: Does not fire.
+    SCHEDULE = "schedule"
 
 
 @dataclass(frozen=True, slots=True)

@@ -267,6 +267,33 @@ Index(
     sqlite_where=text("waiting"),
 )
 
+#: Up to when each schedule's fires are written down (``journal.schedules``).
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("looked_at", BigInteger, nullable=False),
+)
+
+#: Each time that a schedule fires, once, however many clocks there are.
+fires = Table(
+    "fires",
+    metadata,
+    Column("schedule", String(63), primary_key=True),
+    Column("at", BigInteger, primary_key=True, autoincrement=False),
+    # pending, done, empty, failed, skipped
+    Column("state", String(8), nullable=False),
+    Column("tries", Integer, nullable=False),
+    # When it is tried, again if ``tries``; whoever tries it moves this on for as long.
+    Column("due_at", BigInteger, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+    # The window that its sources were asked for begins here; it ends at ``at``.
+    Column("since", BigInteger),
+    Column("messages", Integer, nullable=False),
+    Column("recipients", Integer, nullable=False),
+    Column("error", Text),
+)
+
 leases = Table(
     "leases",
     metadata,
@@ -392,7 +419,7 @@ breakers = Table(
 pauses = Table(
     "pauses",
     metadata,
-    # all, lane, producer, stream, relay, domain, template
+    # all, lane, producer, stream, relay, domain, template, schedule
     Column("kind", String(12), primary_key=True),
     Column("name", String(255), primary_key=True),
     Column("since", BigInteger, nullable=False),

@@ -17,6 +17,7 @@ from mailgate.journal.database import Connection, Database
 from mailgate.journal.filters import Filter
 from mailgate.journal.orders import EARLY, lapse
 from mailgate.journal.retention import Retention
+from mailgate.journal.schedules import lapse as fires_lapse
 from mailgate.journal.suppression_list import sweep
 from mailgate.journal.surgery import Act, Surgery, audit
 from mailgate.model.state import FINAL, State
@@ -28,6 +29,8 @@ _SLACK = 3_600_000
 MONTH = 31 * 86400.0
 #: How long it is remembered to the second when an event was published.
 _WEEK = 7 * 86400.0
+#: How long it is remembered when a schedule fired.
+_YEAR = 366 * 86400.0
 
 
 def clean(database: Database, config: Config, seconds: float) -> dict[str, int]:
@@ -77,6 +80,7 @@ def clean(database: Database, config: Config, seconds: float) -> dict[str, int]:
     if keep.messages:
         chunks("answers", lambda c: retention.answers(c, asked, CHUNK))
     chunks("published", lambda c: retention.published(c, now - _ms(_WEEK), CHUNK))
+    chunks("fires", lambda c: fires_lapse(c, now - _ms(_YEAR), CHUNK))
     hits = now - _ms(longest_window(config)) - _SLACK
     chunks("throttle_hits", lambda c: retention.hits(c, hits, CHUNK))
     forget = _ms(config.suppressions.forget)

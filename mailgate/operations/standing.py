@@ -146,6 +146,8 @@ def checked(config: Config, what: What, name: str) -> str:
             known = list(config.streams)
         case What.RELAY:
             known = list(config.relays)
+        case What.SCHEDULE:
+            known = list(config.schedules)
         case What.DOMAIN:
             try:
                 return wire_form(f"any@{name}").rpartition("@")[2]

@@ -25,11 +25,12 @@ from mailgate.config.load import load, resolve_password
 from mailgate.config.shape import Config
 from mailgate.metrics.board import Board
 from mailgate.model.state import Lane
+from mailgate.worker import chores
 from mailgate.worker.cleaning import clean_up
 from mailgate.worker.doorbell import Doorbell
 from mailgate.worker.loop import Bridge, Delivers
 from mailgate.worker.mends import mend_redis_channel
-from mailgate.worker.settings import CLEAN, CLEAN_FOR, TASK, celery_settings, time_limits
+from mailgate.worker.settings import CLEAN, CLEAN_FOR, FIRE, TASK, celery_settings, time_limits
 from mailgate.worker.waits import leave_soon, wake_up, watch_children
 
 #: Seconds that conversations get to end when a process stops.
@@ -100,6 +101,12 @@ class _Process:
                 self._pid = os.getpid()
                 self._bridge.start()
             return self._bridge
+
+    def ring(self, lane: Lane) -> None:
+        """Ring from a task: the bridge of its process has a doorbell."""
+        self.bridge()
+        assert self._doorbell is not None
+        self._doorbell.ring(lane)
 
     def stop(self) -> None:
         """Stop what this process started; does nothing in a parent of a prefork pool."""
@@ -191,6 +198,12 @@ def deliver(lane: str) -> dict[str, int]:
 def clean() -> dict[str, int]:
     """Delete and redact what is kept no longer; returns counts, for Flower."""
     return clean_up(config(), CLEAN_FOR)
+
+
+@app.task(name=FIRE)
+def fire(name: str, at: int) -> dict[str, int]:
+    """Fire a schedule; returns counts, for Flower."""
+    return chores.fire(config(), name, at, _process.ring)
 
 
 @signals.worker_init.connect(weak=False)

@@ -18,6 +18,8 @@ from mailgate.worker.broker import broker_settings
 TASK = "mailgate.deliver"
 #: What beat has a worker do each hour, and for how long at most (seconds).
 CLEAN, CLEAN_FOR = "mailgate.clean", 10.0
+#: What fires a schedule: its name, and the time (ms).
+FIRE = "mailgate.fire"
 #: The queue of what beat has workers do.
 CHORES = "mailgate.chores"
 
@@ -101,7 +103,7 @@ def route(
     name: str, args: Any, kwargs: Any, options: Any, task: Any = None, **_: Any
 ) -> dict[str, str] | None:
     """Celery's router: a ring goes to the queue of the lane that it names."""
-    if name == CLEAN:
+    if name in (CLEAN, FIRE):
         return {"queue": CHORES}
     if name != TASK:
         return None
@@ -162,7 +164,7 @@ def celery_settings(config: Config) -> dict[str, Any]:
         "control_queue_exclusive": False,
         "control_queue_durable": True,
         # In memory: beat has nothing to remember, every fire is a unique row.
-        "beat_scheduler": "celery.beat:Scheduler",
+        "beat_scheduler": "mailgate.worker.clock:Clock",
         "beat_schedule": {
             CLEAN: {
                 # Nobody there to do it: the next hour's will do.

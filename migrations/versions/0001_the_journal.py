@@ -136,6 +136,19 @@ def upgrade() -> None:
     sa.Column('value', sa.Text(), nullable=False),
     sa.PrimaryKeyConstraint('name', name=op.f('pk_facts'))
     )
+    op.create_table('fires',
+    sa.Column('schedule', sa.String(length=63), nullable=False),
+    sa.Column('at', sa.BigInteger(), autoincrement=False, nullable=False),
+    sa.Column('state', sa.String(length=8), nullable=False),
+    sa.Column('tries', sa.Integer(), nullable=False),
+    sa.Column('due_at', sa.BigInteger(), nullable=False),
+    sa.Column('changed_at', sa.BigInteger(), nullable=False),
+    sa.Column('since', sa.BigInteger(), nullable=True),
+    sa.Column('messages', sa.Integer(), nullable=False),
+    sa.Column('recipients', sa.Integer(), nullable=False),
+    sa.Column('error', sa.Text(), nullable=True),
+    sa.PrimaryKeyConstraint('schedule', 'at', name=op.f('pk_fires'))
+    )
     op.create_table('leases',
     sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=False, nullable=False),
     sa.Column('kind', sa.String(length=12), nullable=False),
@@ -264,6 +277,11 @@ def upgrade() -> None:
     sa.Column('content', sa.LargeBinary(), nullable=False),
     sa.PrimaryKeyConstraint('recipient_id', name=op.f('pk_renderings'))
     )
+    op.create_table('schedules',
+    sa.Column('name', sa.String(length=63), nullable=False),
+    sa.Column('looked_at', sa.BigInteger(), nullable=False),
+    sa.PrimaryKeyConstraint('name', name=op.f('pk_schedules'))
+    )
     op.create_table('suppressions',
     sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=False),
     sa.Column('address', sa.String(length=254), nullable=False),
@@ -295,6 +313,7 @@ def downgrade() -> None:
 
     op.drop_table('throttle_hits')
     op.drop_table('suppressions')
+    op.drop_table('schedules')
     op.drop_table('renderings')
     with op.batch_alter_table('recipients', schema=None) as batch_op:
         batch_op.drop_index('ix_recipients_trouble', postgresql_where=sa.text("state IN ('bounced', 'failed', 'uncertain', 'held', 'expired')"), sqlite_where=sa.text("state IN ('bounced', 'failed', 'uncertain', 'held', 'expired')"))
@@ -320,6 +339,7 @@ def downgrade() -> None:
 
     op.drop_table('messages')
     op.drop_table('leases')
+    op.drop_table('fires')
     op.drop_table('facts')
     op.drop_table('published')
     op.drop_table('outbox')
