@@ -276,6 +276,8 @@ class Arrivals:
                 events += [(i, None, 0, "accepted", now, None) for i in written]
                 events += self._write_recipients(connection, written, now, stored)
                 placed = set(written) - {i for i, _ in drawn}
+                named = [(i, a.producer, a.own_id) for i, a in written.items() if a.own_id]
+                placed.update(self._orders.move(connection, named))
                 if placed:
                     # Events before those of the orders that it meets.
                     self._events.write(connection, events)

@@ -106,6 +106,28 @@ class Orders:
             self._carry_out(connection, order, number, now, carried)
         return carried
 
+    def move(self, connection: sa.Connection, own_ids: Sequence[tuple[int, str, str]]) -> list[int]:
+        """Let orders that wait under the own id of a message wait for it instead.
+
+        ``own_ids`` are messages that have a key beside it, as (message, producer, id);
+        gives those for which there were orders.
+        """
+        found = []
+        for message_id, producer, own_id in own_ids:
+            place = sa.select(messages.c.id).where(
+                messages.c.producer == producer,
+                messages.c.identity == f"key:{own_id}",
+                messages.c.body_hash == PLACE,
+            )
+            moved = connection.execute(
+                orders.update()
+                .where(orders.c.message_id.in_(place), orders.c.waiting)
+                .values(message_id=message_id)
+            )
+            if moved.rowcount:
+                found.append(message_id)
+        return found
+
     def meet(
         self, connection: sa.Connection, message_ids: Sequence[int], now: int
     ) -> frozenset[Lane]:
@@ -210,12 +232,19 @@ class Orders:
         ).first()
         if order.by != "id" or (found is not None and found.body_hash != PLACE):
             return found
+        # Where an idempotency key took the id's place in the identity.
+        values["own"] = order.target
+        own = connection.execute(
+            sa.text(ours + "own_id = :own ORDER BY id LIMIT 1" + self._lock), values
+        ).first()
+        if own is not None:
+            return own
         try:
             values["id"] = unspell(order.target)
         except ValueError:
             return found
-        own = connection.execute(sa.text(ours + "id = :id" + self._lock), values).first()
-        return own if own is not None and own.body_hash != PLACE else found
+        given = connection.execute(sa.text(ours + "id = :id" + self._lock), values).first()
+        return given if given is not None and given.body_hash != PLACE else found
 
     def _place(self, connection: sa.Connection, order: Order, now: int) -> Any:
         """A place for the message, or the message, where it came a moment before us."""

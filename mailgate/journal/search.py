@@ -59,7 +59,8 @@ def by_key(connection: sa.Connection, key: str, producer: str | None) -> list[tu
     """The messages that have a producer's key or id, each with its producer."""
     m = messages.c
     # A place that waits for its message has no recipients.
-    query = sa.select(m.id, m.producer).where(m.identity == f"key:{key}", m.recipients > 0)
+    named = sa.or_(m.identity == f"key:{key}", m.own_id == key)
+    query = sa.select(m.id, m.producer).where(named, m.recipients > 0)
     if producer is not None:
         query = query.where(m.producer == producer)
     return [(row.id, row.producer) for row in connection.execute(query.order_by(m.id))]

@@ -74,6 +74,13 @@ Index(
     sqlite_where=text("unacked IS NOT NULL"),
 )
 
+Index(
+    "ix_messages_own_id",
+    messages.c.own_id,
+    postgresql_where=text("own_id IS NOT NULL"),
+    sqlite_where=text("own_id IS NOT NULL"),
+)
+
 attachments = Table(
     "attachments",
     metadata,

@@ -185,6 +185,7 @@ def upgrade() -> None:
     sa.UniqueConstraint('producer', 'identity', name=op.f('uq_messages_producer_identity'))
     )
     with op.batch_alter_table('messages', schema=None) as batch_op:
+        batch_op.create_index('ix_messages_own_id', ['own_id'], unique=False, postgresql_where=sa.text('own_id IS NOT NULL'), sqlite_where=sa.text('own_id IS NOT NULL'))
         batch_op.create_index('ix_messages_unacked', ['body_hash'], unique=False, postgresql_where=sa.text('unacked IS NOT NULL'), sqlite_where=sa.text('unacked IS NOT NULL'))
 
     op.create_table('orders',
@@ -335,6 +336,7 @@ def downgrade() -> None:
 
     op.drop_table('orders')
     with op.batch_alter_table('messages', schema=None) as batch_op:
+        batch_op.drop_index('ix_messages_own_id', postgresql_where=sa.text('own_id IS NOT NULL'), sqlite_where=sa.text('own_id IS NOT NULL'))
         batch_op.drop_index('ix_messages_unacked', postgresql_where=sa.text('unacked IS NOT NULL'), sqlite_where=sa.text('unacked IS NOT NULL'))
 
     op.drop_table('messages')

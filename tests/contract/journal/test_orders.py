@@ -84,6 +84,15 @@ def test_a_message_is_named_by_its_key_by_its_own_id_or_by_ours(journal: Rig) ->
     assert results(journal) == ["done", "done", "early"]
 
 
+def test_an_own_id_beside_a_key_names_the_message_too(journal: Rig) -> None:
+    journal.store(arrival("k1", own_id="m1"))
+    journal.store(orders=[order(by="id", target="m1"), order(by="id", target="m2")])
+    assert (states(journal), results(journal)) == (["cancelled"], ["done", "early"])
+    # Also before it has come.
+    journal.store(arrival("k2", own_id="m2"))
+    assert (states(journal), results(journal)[2:]) == (["cancelled"] * 2, ["done"])
+
+
 def test_nobody_touches_or_sees_what_others_have_sent(journal: Rig) -> None:
     [recipient] = journal.add(1)
     ours = spell(journal.row(recipient).message_id)
