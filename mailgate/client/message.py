@@ -47,6 +47,14 @@ class Throttle(TypedDict, total=False):
     replace: bool
 
 
+class Digest(TypedDict):
+    """The digest that ``data`` goes into as one item."""
+
+    name: str
+    key: NotRequired[str]
+    id: NotRequired[str]
+
+
 class Unsubscribe(TypedDict):
     """Where List-Unsubscribe points: https or mailto."""
 
@@ -102,6 +110,7 @@ class Message:
     send_at: datetime | str | None = None
     expires_at: datetime | str | None = None
     throttle: Throttle | None = None
+    digest: str | Digest | None = None
     unsubscribe: Unsubscribe | None = None
     sensitive: bool = False
     id: str | None = None

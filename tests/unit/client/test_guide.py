@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.test.utils import override_settings
 
 from mailgate.client import Client, captured
 
@@ -29,8 +30,12 @@ def test_an_example_of_the_guide_runs(code: str, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr("mailgate.client.default._default", None)
     space: dict[str, Any] = {"__name__": "example"}
     exec(GIVEN, space)
-    with captured() as outbox:
+    backend = "mailgate.client.django.EmailBackend"
+    with captured() as outbox, override_settings(EMAIL_BACKEND=backend):
         exec(compile(code, "docs/clients.md", "exec"), space)
+        for name, test in list(space.items()):
+            if name.startswith("test_"):
+                test(outbox)
     if DELIVERS.search(code):
         assert outbox
 

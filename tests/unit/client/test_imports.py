@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from mailgate.client import testing
 
 ROOT = Path(__file__).parents[3]
 
@@ -44,6 +47,7 @@ def test_importing_the_client_takes_less_than_thirty_milliseconds() -> None:
 def test_publishing_loads_the_contract_and_nothing_of_the_gateway() -> None:
     code = """
 import sys
+import tomllib
 class Absent:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in HEAVY - {"redis", "amqp", "pydantic", "email_validator"}:
@@ -58,3 +62,9 @@ for url in ("redis://127.0.0.1:1", "amqp://127.0.0.1:1"):
         print("tried")
 """
     assert python(code).split() == ["tried", "tried"]
+
+
+def test_pytest_finds_the_plugin_where_mailgate_is_installed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["entry-points"]["pytest11"] == {"mailgate": testing.__name__}
+    assert (ROOT / "mailgate" / "py.typed").exists()
