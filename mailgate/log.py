@@ -16,8 +16,16 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, TextIO
 
-import structlog
-from structlog.typing import EventDict, Processor
+# structlog imports rich, where that is installed, for tracebacks that are never printed
+# here: 4 MiB in every process. It is told that there is none.
+_plain = "rich" not in sys.modules
+sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
+try:
+    import structlog
+    from structlog.typing import EventDict, Processor
+finally:
+    if _plain:
+        del sys.modules["rich"]
 
 Format = Literal["json", "console"]
 

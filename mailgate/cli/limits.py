@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import typer
@@ -16,6 +15,8 @@ app = typer.Typer(help="Limits: how they stand.", no_args_is_help=True)
 @app.command()
 def show(limit: LimitOption = 50, as_json: JsonOption = False) -> None:
     """Show each limit: its rate, what was used of it, when it next admits, who waits."""
+    import asyncio
+
     from mailgate.cli.tables import show_items
     from mailgate.gateway import open_limiter
     from mailgate.operations.limits import limits

@@ -170,13 +170,15 @@ def up(
             parts.append(_part("inbox", logs, notifies=True))
         parts.append(_part("intake", logs, notifies=True))
         parts.append(_part("worker", logs, "--concurrency", str(concurrency)))
-        parts.append(_part("beat", logs))
-        if flower:
-            parts.append(_part("flower", logs))
         for part in parts:
             if part.name in ("inbox", "intake") and not stopping:
                 part.await_ready()
         _await_worker(parts, stopping)
+        # Nobody's mail waits for these: they start when the processors are free.
+        if not stopping:
+            parts.append(_part("beat", logs))
+        if flower and not stopping:
+            parts.append(_part("flower", logs))
         if not stopping:
             _tell(time.monotonic() - started, inbox, flower)
         while not stopping:

@@ -9,6 +9,7 @@ ask for a few.
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
 import tomllib
@@ -18,6 +19,8 @@ from difflib import get_close_matches
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
+
+import jsonschema_rs
 
 import mailgate
 from mailgate.model.address import Address
@@ -125,6 +128,9 @@ class Catalogue:
         An unknown template is one fault. A broken one is none: its messages
         are accepted and held until the author has mended it.
         """
+        unread = self._entries.get(template)
+        if isinstance(unread, Unread) and unread.fits(data):
+            return []
         found = self.get(template)
         if found is None:
             near = get_close_matches(template, self.names(), 1, 0.7)
@@ -133,7 +139,7 @@ class Catalogue:
         return [] if isinstance(found, Broken) else found.faults(data)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Unread:
     """The files of a template as they were on disk, not yet looked into."""
 
@@ -142,6 +148,21 @@ class Unread:
     own: Mapping[str, str]
     fixtures: Mapping[str, str]
     default_locale: str
+
+    @functools.cached_property
+    def _validator(self) -> jsonschema_rs.Draft202012Validator | None:
+        try:
+            return read_schema(self.own)[1]
+        except TemplateFault:
+            return None
+
+    def fits(self, data: Mapping[str, Any]) -> bool:
+        """Whether ``data`` fits the schema: all that is asked of most, and cheap.
+
+        What does not fit is for the template to judge, which may be broken itself.
+        """
+        validator = self._validator
+        return validator is not None and validator.is_valid(dict(data))
 
     def template(self) -> Template | Broken:
         try:

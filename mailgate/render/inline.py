@@ -16,18 +16,29 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
-import cssutils  # type: ignore[import-untyped]
-import cssutils.util  # type: ignore[import-untyped]
-import premailer.merge_style  # type: ignore[import-untyped]
-import premailer.premailer  # type: ignore[import-untyped]
 from lxml import etree
 from lxml.cssselect import CSSSelector
-from premailer import Premailer
+
+# premailer imports requests, for what it may never do here: 6 MiB in every process. It
+# gets an empty module instead, which nobody else sees.
+_fetching = "requests" not in sys.modules
+sys.modules.setdefault("requests", ModuleType("requests"))
+try:
+    import cssutils  # type: ignore[import-untyped]
+    import cssutils.util  # type: ignore[import-untyped]
+    import premailer.merge_style  # type: ignore[import-untyped]
+    import premailer.premailer  # type: ignore[import-untyped]
+    from premailer import Premailer
+finally:
+    if _fetching:
+        del sys.modules["requests"]
 
 #: Larger documents are refused: premailer's time grows with elements times rules.
 MAX_HTML = 512 * 1024
