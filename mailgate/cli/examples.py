@@ -20,6 +20,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "pause": (
         "mailgate pause domain example.com --reason 'they asked us to wait'",
         "mailgate pause all --reason 'wrong prices in the newsletter'",
+        "mailgate pause relay main --reason 'new certificate' --wait 5m",
     ),
     "resume": ("mailgate resume domain example.com", "mailgate resume all"),
     "clean": ("mailgate clean --seconds 60",),
@@ -55,6 +56,10 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "relays test": ("mailgate relays test main",),
     "relays pause": ("mailgate relays pause main --reason maintenance",),
     "relays resume": ("mailgate relays resume main --reason done",),
+    "lanes drain": (
+        "mailgate lanes drain high --to normal --reason 'a loop at the shop'",
+        "mailgate lanes drain bulk --reason 'the campaign is wrong' --wait 60s",
+    ),
     "limits show": ("mailgate limits show",),
     "schedules list": ("mailgate schedules list", "mailgate schedules list --json"),
     "schedules run": (

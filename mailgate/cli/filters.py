@@ -8,13 +8,13 @@ import inspect
 import os
 import re
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mailgate.cli.setting import complain, fail
+from mailgate.cli.setting import complain, fail, guarded, setting
 from mailgate.journal.filters import Filter
 
 if TYPE_CHECKING:
@@ -84,12 +84,48 @@ def selects(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def chosen(**given: Any) -> None:
         filters = {name: given.pop(name) for name in _OPTIONS}
-        command(choice=wanted(**filters, numbers=given.get("message")), **given)
+        choice = wanted(**filters, numbers=given.get("message"))
+        _say_strangers(choice)
+        command(choice=choice, **given)
 
     parameters = [*positional, *options, *others]
     chosen.__signature__ = said.replace(parameters=parameters)  # type: ignore[attr-defined]
     chosen.__annotations__ = {p.name: p.annotation for p in parameters}
     return chosen
+
+
+def _say_strangers(choice: Filter) -> None:
+    """Warn of names that neither the configuration nor any mail on record has: a slip, perhaps."""
+    named = {k: v for k in ("producer", "stream", "template", "relay") if (v := getattr(choice, k))}
+    if not named:
+        return
+    config = setting.config()
+    known: dict[str, Collection[str]] = {
+        "producer": config.producers,
+        "stream": config.streams,
+        "relay": config.relays,
+    }
+    for kind, name in named.items():
+        if name in known.get(kind, ()) or _on_record(kind, name):
+            continue
+        if kind == "template" and _is_template(config, name):
+            continue
+        where = "among the templates" if kind == "template" else "in the configuration"
+        complain(f"no {kind} called {name} {where} or the journal")
+
+
+def _on_record(kind: str, name: str) -> bool:
+    from mailgate.journal.standing import seen
+
+    database = setting.database()
+    found: bool = guarded(lambda: database.read_now(lambda c: seen(c, kind, name)))
+    return found
+
+
+def _is_template(config: Config, name: str) -> bool:
+    from mailgate.render.catalogue import built_in_root
+
+    return any((root / name).is_dir() for root in (*config.templates.path, built_in_root()))
 
 
 def wanted(

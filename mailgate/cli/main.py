@@ -19,6 +19,7 @@ from mailgate.cli import (
     doctor,
     failures,
     journal,
+    lanes,
     limits,
     messages,
     parked,
@@ -111,6 +112,7 @@ app.add_typer(parked.app, name="parked")
 app.add_typer(suppressions.app, name="suppressions")
 app.add_typer(relays.app, name="relays")
 app.add_typer(limits.app, name="limits")
+app.add_typer(lanes.app, name="lanes")
 app.add_typer(pausing.app, name="pauses")
 app.command()(pausing.pause)
 app.command()(pausing.resume)

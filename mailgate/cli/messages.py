@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mailgate.cli.expiring import expire
 from mailgate.cli.filters import (
     CsvOption,
     JsonOption,
@@ -149,6 +150,7 @@ def resend(
 
 
 app.command()(reschedule)
+app.command()(expire)
 
 
 def _move(numbers: list[str], target: State, verb: str, reason: str, as_json: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from mailgate.cli.filters import JsonOption, LimitOption, ReasonOption, whoami
+from mailgate.cli.lanes import WaitOption, seconds, under_way
 from mailgate.cli.setting import complain, fail, guarded, setting, show_json
 
 app = typer.Typer(help="What is paused.", no_args_is_help=True)
@@ -34,10 +35,18 @@ NameArgument = Annotated[str, typer.Argument(help="Its name; none for all.")]
 
 
 def pause(
-    kind: KindArgument, reason: ReasonOption, name: NameArgument = "", as_json: JsonOption = False
+    kind: KindArgument,
+    reason: ReasonOption,
+    name: NameArgument = "",
+    wait: WaitOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Send nothing of a kind until it is resumed; mail goes on being accepted, and waits."""
-    change(kind.value, name, reason, as_json, begin=True)
+    """Send nothing of a kind until it is resumed; mail goes on being accepted, and waits.
+
+    With --wait it also tells when the last conversation that was under way has ended: exit 1
+    when some have not by then.
+    """
+    change(kind.value, name, reason, as_json, begin=True, wait=wait)
 
 
 def resume(
@@ -50,7 +59,9 @@ def resume(
     change(kind.value, name, reason, as_json, begin=False)
 
 
-def change(kind: str, name: str, reason: str, as_json: bool, *, begin: bool) -> None:
+def change(
+    kind: str, name: str, reason: str, as_json: bool, *, begin: bool, wait: str | None = None
+) -> None:
     """Pause or resume, and say what came of it; exit 1 when there was nothing to do."""
     from mailgate.journal.pauses import What
     from mailgate.journal.surgery import Act
@@ -62,6 +73,7 @@ def change(kind: str, name: str, reason: str, as_json: bool, *, begin: bool) -> 
     what = What(kind)
     label = f"{kind} {name}".strip()
     probed = 0
+    patience = seconds(wait) if wait is not None else None
     try:
         # Wrong words are said before the journal is asked for.
         name = standing.checked(config, what, name) if begin or what is What.DOMAIN else name
@@ -72,6 +84,13 @@ def change(kind: str, name: str, reason: str, as_json: bool, *, begin: bool) -> 
             done, probed = guarded(lambda: standing.resume(database, config, what, name, act))
     except standing.NotPausable as error:
         fail(str(error), 2)
+    if patience is not None:
+        left = under_way(database, what, name, patience)
+        if as_json:
+            show_json({"kind": kind, "name": name, "changed": done, "under_way": left})
+        else:
+            print(f"{label} is paused, and {left or 'nothing'} of it under way")
+        raise typer.Exit(1 if left else 0)
     if as_json:
         show_json({"kind": kind, "name": name, "changed": done, "probed": probed})
     elif begin:

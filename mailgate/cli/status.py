@@ -23,7 +23,7 @@ def status(
     Exit 1 when no worker lives while something is due.
     """
     from mailgate.config.review import sandbox_sentence
-    from mailgate.journal.search import overview
+    from mailgate.journal.standing import overview
     from mailgate.operations.standing import standing
 
     config = setting.config()

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 
 from mailgate.journal.filters import TROUBLE, Filter
 from mailgate.journal.matching import where
-from mailgate.journal.tables import attempts, buckets, events, leases, messages, parked, recipients
-from mailgate.model.state import RESENDABLE, WAITING, State
+from mailgate.journal.tables import attempts, buckets, events, messages, parked, recipients
+from mailgate.model.state import RESENDABLE, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,53 +255,6 @@ def story(connection: sa.Connection, message_id: int) -> dict[str, Any] | None:
         "attempts": [dict(a._mapping) for a in tried],
         "events": [dict(e._mapping) for e in told],
         "parked": [dict(a._mapping) for a in aside],
-    }
-
-
-def overview(connection: sa.Connection, now: int) -> dict[str, Any]:
-    """The dashboard: states, waiting by lane with the oldest due, workers, what is parked."""
-    r, b = recipients.c, buckets.c
-    states = connection.execute(
-        sa.select(r.state, sa.func.count().label("number")).group_by(r.state).order_by(r.state)
-    ).all()
-    waiting: list[sa.ColumnElement[str]] = [
-        sa.literal_column(f"'{s.value}'") for s in sorted(WAITING)
-    ]
-    lanes = connection.execute(
-        sa.select(
-            b.lane,
-            sa.func.count().label("waiting"),
-            sa.func.sum(sa.case((r.due_at <= now, 1), else_=0)).label("due"),
-            sa.func.min(r.due_at).label("oldest"),
-        )
-        .join(buckets, b.id == r.bucket_id)
-        .where(r.state.in_(waiting))
-        .group_by(b.lane)
-    ).all()
-    alive = connection.execute(sa.select(leases).order_by(leases.c.id)).all()
-    aside = connection.execute(
-        sa.select(sa.func.count()).select_from(parked).where(parked.c.state == "parked")
-    ).scalar_one()
-    return {
-        "states": {row.state: row.number for row in states},
-        "lanes": {
-            row.lane: {
-                "waiting": row.waiting,
-                "due": int(row.due or 0),
-                "oldest_due_s": max(0, now - row.oldest) / 1000 if row.oldest else 0,
-            }
-            for row in lanes
-        },
-        "workers": [
-            {
-                "host": row.host,
-                "pid": row.pid,
-                "beat_s": max(0, now - row.beat_at) / 1000,
-                "started_at": row.started_at,
-            }
-            for row in alive
-        ],
-        "parked": aside,
     }
 
 

@@ -90,7 +90,8 @@ class Surgery:
         left = {State.SENDING, target} | (WAITING if target is State.QUEUED else set())
         sources = [s for s in State if s not in left and allowed(s, target)]
         states = ", ".join(f"'{s.value}'" for s in sources)
-        error_class = "error_class" if target is State.CANCELLED else "NULL"
+        kept = {State.CANCELLED: "error_class", State.EXPIRED: "'by_operator'"}
+        error_class = kept.get(target, "NULL")
         stopped: set[int] = set()
         if target is State.QUEUED:
             stopped = self._suppressions.among(connection, ids, states, self._categories, now)
@@ -114,6 +115,12 @@ class Surgery:
         of = {r.id: r.bucket_id for r in found}
         lanes = self._by_relay(connection, of, relay)
         return Moved(tuple(of), lanes, len(stopped))
+
+    def suppressed(self, connection: sa.Connection, ids: Sequence[int]) -> int:
+        """How many of ``ids`` are not queued again, whoever asks: no mail may go to them."""
+        states = ", ".join(f"'{s.value}'" for s in State if allowed(s, State.QUEUED))
+        now = self._database.now()
+        return len(self._suppressions.among(connection, ids, states, self._categories, now))
 
     def _by_relay(
         self, connection: sa.Connection, of: Mapping[int, int], relay: str | None

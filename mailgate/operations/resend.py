@@ -21,6 +21,8 @@ from mailgate.model.state import Lane, State
 
 #: Recipients moved in one transaction.
 CHUNK = 500
+#: Recipients looked at in one query.
+LOOKED_AT = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,37 @@ def move_all(
         if left is not None:
             left -= len(moved.recipient_ids)
         yield moved
+
+
+def suppressed(
+    database: Database,
+    wanted: Filter,
+    categories: Mapping[str, str] | None = None,
+    limit: int | None = None,
+) -> int:
+    """How many of those that ``wanted`` finds would be left alone by a resend.
+
+    Of the first ``limit`` recipients. Raises ``JournalAway``.
+    """
+    surgery = Surgery(database, categories)
+    last = found = 0
+    left = limit
+    while left is None or left > 0:
+        most = LOOKED_AT if left is None else min(LOOKED_AT, left)
+
+        def work(
+            connection: Connection, most: int = most, last: int = last
+        ) -> tuple[list[int], int]:
+            these = ids(connection, wanted, most, last)
+            return these, surgery.suppressed(connection, these)
+
+        these, number = database.read_now(work)
+        if not these:
+            break
+        found += number
+        last = these[-1]
+        left = None if left is None else left - len(these)
+    return found
 
 
 def _turn(n: int, rate: Rate | None) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from mailgate.cli import failures, messages, parked, rescheduling
+from mailgate.cli import changing, lanes, messages, parked, rescheduling
 from mailgate.cli.main import app
 from mailgate.model.state import Lane
 from tests.contract.journal.conftest import (  # noqa: F401 - fixtures by name
@@ -67,6 +67,6 @@ def shell(journal: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shel
     made = Shell(environment)
     monkeypatch.chdir(tmp_path)
     # The doorbell needs Celery's one app of a process; rings are best effort anyway.
-    for module in (failures, messages, parked, rescheduling):
+    for module in (changing, lanes, messages, parked, rescheduling):
         monkeypatch.setattr(module, "bell", lambda _config: made.rings.append)
     return made

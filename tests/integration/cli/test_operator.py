@@ -98,6 +98,7 @@ def test_status_of_an_empty_journal(shell: Shell) -> None:
         "lanes": {},
         "workers": [],
         "parked": 0,
+        "last_minute": dict.fromkeys(("accepted", "sent", "deferred", "failed", "uncertain"), 0),
         "pauses": [],
         "breakers": [],
     }
