@@ -45,6 +45,11 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "mailgate parked replay 0F9M3Z7Q2K4XC --file message.json --reason 'address mended'",
     ),
     "parked discard": ("mailgate parked discard 0F9M3Z7Q2K4XC --reason 'a test of ours'",),
+    "digests list": ("mailgate digests list comments --json",),
+    "digests release": (
+        "mailgate digests release comments/thread-17 --reason 'the thread is closed'",
+        "mailgate digests release weekly --reason 'Friday is a holiday'",
+    ),
     "suppressions list": ("mailgate suppressions list --domain example.com --since 7d",),
     "suppressions add": (
         "mailgate suppressions add ann@example.com --reason 'asked by phone'",

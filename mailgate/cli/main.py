@@ -15,6 +15,7 @@ import typer
 
 from mailgate import __version__, failpoints
 from mailgate.cli import (
+    digests,
     dkim,
     doctor,
     failures,
@@ -109,6 +110,7 @@ app.command()(doctor.doctor)
 app.add_typer(messages.app, name="messages")
 app.add_typer(failures.app, name="failures")
 app.add_typer(parked.app, name="parked")
+app.add_typer(digests.app, name="digests")
 app.add_typer(suppressions.app, name="suppressions")
 app.add_typer(relays.app, name="relays")
 app.add_typer(limits.app, name="limits")

@@ -34,6 +34,8 @@ from mailgate.model.state import State
 
 app = typer.Typer(help="Find messages, read one's whole story.", no_args_is_help=True)
 
+#: Items of a digest that are listed for people.
+_ITEMS = 20
 _COLUMNS = ("id", "recipient", "state", "error_class", "attempts", "producer", "template")
 
 
@@ -119,7 +121,8 @@ def show(
     document = _document(told, personal)
     waits = guarded(lambda: asyncio.run(_waits(told)))
     for recipient in document["recipients"]:
-        recipient["waits_for"] = waits.get(number(recipient["id"]))
+        id_ = number(recipient["id"])
+        recipient["waits_for"] = waits.get(id_) or _gathers(told["digests"].get(id_))
     if as_json:
         show_json(document)
         return
@@ -200,6 +203,16 @@ async def _waits(told: dict[str, Any]) -> dict[int, str]:
         await limiter.close()
 
 
+def _gathers(digest: dict[str, Any] | None) -> str | None:
+    """What one waits for that waits for a digest."""
+    from mailgate.cli.tables import when
+
+    if digest is None or digest["name"] is None:
+        return None
+    key = f" {digest['key']}" if digest["key"] else ""
+    return f"the digest {digest['name']}{key}, which goes at {when(digest['due_at'])}"
+
+
 def _document(told: dict[str, Any], personal: bool) -> dict[str, Any]:
     from mailgate.cli.tables import masked, stamp
     from mailgate.model.ids import spell
@@ -227,6 +240,9 @@ def _document(told: dict[str, Any], personal: bool) -> dict[str, Any]:
                 "attempts": r["attempts"],
                 "claims": r["claims"],
                 "due_at": stamp(r["due_at"]),
+                "digest": spell(told["digests"][r["id"]]["digest_id"])
+                if r["id"] in told["digests"]
+                else None,
             }
             for r in people.values()
         ],
@@ -260,6 +276,15 @@ def _document(told: dict[str, Any], personal: bool) -> dict[str, Any]:
             {"id": spell(p["id"]), "kind": p["kind"], "state": p["state"]} for p in told["parked"]
         ],
     }
+    if told["items"]:
+        document["items"] = [
+            {
+                "message": spell(i["message_id"]),
+                "id": i["item"],
+                "accepted_at": stamp(i["accepted_at"]),
+            }
+            for i in told["items"]
+        ]
     if personal:
         document["body"] = json.loads(m["body"])
         document["metadata"] = json.loads(m["metadata"]) if m["metadata"] else {}
@@ -281,6 +306,13 @@ def _lines(d: dict[str, Any]) -> list[str]:
         out.append(f"  {r['kind']} {r['recipient']}: {r['state']}{class_}  [{r['id']}]")
         if r["waits_for"]:
             out.append(f"    waits for {r['waits_for']}")
+        elif r["digest"]:
+            out.append(f"    went in the digest {r['digest']}")
+    if items := d.get("items", []):
+        out.append(f"  a digest of {len(items)} items")
+        out += [f"    {i['message']}" + (f"  {i['id']}" * bool(i["id"])) for i in items[:_ITEMS]]
+        if len(items) > _ITEMS:
+            out.append(f"    and {len(items) - _ITEMS} more: --json has them all")
     story: list[tuple[str, int, str]] = []
     for e in d["events"]:
         who = f"[{e['recipient']}] " if e["recipient"] and len(d["recipients"]) > 1 else ""

@@ -60,6 +60,8 @@ def status(
 
 
 def _lines(found: dict[str, Any]) -> list[str]:
+    from mailgate.cli.tables import when
+
     out = [f"sandbox {clean(found['sandbox'])}"] if "sandbox" in found else []
     out.append("recipients")
     out += [f"  {state:<12}{count:>10}" for state, count in sorted(found["states"].items())]
@@ -83,6 +85,9 @@ def _lines(found: dict[str, Any]) -> list[str]:
         out.append(f"paused {name}: {clean(one['who'])}, {clean(one['reason'])}")
     for one in found["breakers"]:
         out.append(f"no mail {clean(one['where'])}: {clean(one['reason'])}")
+    if number := found["digests"]["gathering"]:
+        next_at = when(found["digests"]["next_due_at"])
+        out.append(f"digests {number} gathering, the next goes at {next_at}")
     out.append(f"parked {found['parked']}")
     return out
 

@@ -38,6 +38,7 @@ class Retention:
             sa.text(f"DELETE FROM {table} WHERE {column} IN {which}")
             for table, column, which in (
                 ("renderings", "recipient_id", people),
+                ("digest_items", "recipient_id", people),
                 ("attempts", "recipient_id", people),
                 ("events", "message_id", mine),
                 ("attachments", "message_id", mine),

@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from mailgate.journal.digest_list import digest_of, items_of
 from mailgate.journal.filters import TROUBLE, Filter
 from mailgate.journal.matching import where
 from mailgate.journal.tables import attempts, buckets, events, messages, parked, recipients
@@ -255,6 +256,8 @@ def story(connection: sa.Connection, message_id: int) -> dict[str, Any] | None:
         "attempts": [dict(a._mapping) for a in tried],
         "events": [dict(e._mapping) for e in told],
         "parked": [dict(a._mapping) for a in aside],
+        "digests": digest_of(connection, [dict(p._mapping) for p in people]),
+        "items": items_of(connection, message_id),
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from mailgate.journal import digest_list
 from mailgate.journal.tables import WAITING_SQL, events, leases, parked
 from mailgate.model.ids import first_of
 from mailgate.model.state import Lane
@@ -59,6 +60,7 @@ def overview(connection: sa.Connection, now: int) -> dict[str, Any]:
             for row in alive
         ],
         "parked": connection.execute(aside).scalar_one(),
+        "digests": digest_list.standing(connection),
     }
 
 

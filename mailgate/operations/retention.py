@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from mailgate.config.shape import Config
 from mailgate.config.throttles import ThrottleRule
 from mailgate.journal.database import Connection, Database
-from mailgate.journal.filters import Filter
+from mailgate.journal.digest_list import abandoned
 from mailgate.journal.orders import EARLY, lapse
 from mailgate.journal.retention import Retention
 from mailgate.journal.schedules import lapse as fires_lapse
 from mailgate.journal.suppression_list import sweep
 from mailgate.journal.surgery import Act, Surgery, audit
-from mailgate.model.state import FINAL, State
+from mailgate.model.state import FINAL, WAITING, State
 
 #: Rows of one transaction: others wait for it no longer than for a batch of their own.
 CHUNK = 500
@@ -116,10 +116,12 @@ def erase(database: Database, address: str, act: Act) -> Erased:
     ``act.detail`` must not name the address: the audit stays. Raises ``JournalAway``.
     """
     retention, surgery = Retention(database), Surgery(database)
-    waiting = Filter(states=(State.QUEUED, State.DEFERRED, State.HELD, State.UNCERTAIN))
+    waiting = (*WAITING, State.GATHERING, State.HELD, State.UNCERTAIN)
 
     def stop(c: Connection) -> int:
-        rows = [r for r, _, s in retention.of(c, address, CHUNK) if State(s) in waiting.states]
+        rows = [r for r, _, s in retention.of(c, address, CHUNK) if State(s) in waiting]
+        # What gathers for nobody any more need not be kept until its time.
+        abandoned(c, rows, database.now())
         # What may have arrived is over for them all the same.
         moved = surgery.move(c, rows, State.CANCELLED, act) if rows else None
         return len(moved.recipient_ids) if moved else 0

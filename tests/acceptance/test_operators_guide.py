@@ -54,7 +54,8 @@ class Gateway:
         self.environ = {k: v for k, v in os.environ.items() if not k.startswith("MAILGATE_")}
         (directory / "mailgate.toml").write_text(
             f'[relays.main]\nhost = "127.0.0.1"\nport = {relay_port}\nsecurity = "none"\n'
-            '[streams.transactional]\nfrom = "Example <noreply@example.com>"\n',
+            '[streams.transactional]\nfrom = "Example <noreply@example.com>"\n'
+            '[digests.comments]\nafter = "1d"\n',
             "utf-8",
         )
         self.log = directory / "up.out"
@@ -123,6 +124,8 @@ def test_every_command_of_the_guide_does_what_it_says(gateway: Gateway) -> None:
     gateway.publish(to="nobody@example.com", template="notice", data=notice)
     later = "2099-01-01T00:00:00Z"
     gateway.publish(to="bob@example.com", template="notice", data=notice, send_at=later)
+    digest = {"name": "comments", "key": "thread-17"}
+    gateway.publish(to="ann@example.com", digest=digest, data={"text": "Bo wrote"})
     gateway.publish(to="bob@example.com", template="no_such_template")
     gateway.publish(to="bob@example.com", template="notice", data={"title": "no body"})
     gateway._until(lambda: gateway.bounced() and len(gateway.items("parked list")) == 2, 20)
@@ -175,7 +178,7 @@ def test_every_command_of_the_guide_does_what_it_says(gateway: Gateway) -> None:
     story = gateway.run(f"messages show {failed['id']}").stdout
     assert "550" in story
     assert "relay mended" in story
-    gateway._until(lambda: len(gateway.items("messages list --state sent")) == 3, 20)
+    gateway._until(lambda: len(gateway.items("messages list --state sent")) == 4, 20)
     assert gateway.items("parked list") == []
     assert gateway.stop() == 0
     assert "mailgate has stopped" in gateway.log.read_text()

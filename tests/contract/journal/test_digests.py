@@ -19,6 +19,7 @@ from mailgate.journal import suppressions
 from mailgate.journal.gathering import Gather, slot
 from mailgate.journal.letters import letter_text
 from mailgate.journal.queue import Candidate
+from mailgate.journal.retention import Retention
 from mailgate.journal.suppressions import Suppression
 from mailgate.journal.surgery import Act, Surgery
 from mailgate.model.address import Address
@@ -286,6 +287,25 @@ def test_items_of_a_digest_that_is_configured_no_longer_go_all_the_same(journal:
     wait(journal)
     desk.close()
     assert [texts(mail) for mail in desk.mails()] == [["item 1"]]
+
+
+def test_which_digest_an_item_was_in_is_forgotten_with_it(desk: Desk) -> None:
+    rig = desk.rig
+    item(rig, 1)
+    wait(rig)
+    desk.close()
+    rig.sql("UPDATE recipients SET state = 'sent' WHERE state = 'queued'")
+    retention, later = Retention(rig.database), rig.database.now() + 60_000
+    ids = [r.id for r in rig.all("SELECT id FROM messages ORDER BY id")]
+    assert rig.database.run_now(lambda c: retention.delete(c, later, ids)) == 2
+    assert rig.count("digest_items") == 0
+
+
+def test_what_gathers_is_not_over_however_old(desk: Desk) -> None:
+    rig = desk.rig
+    item(rig, 1)
+    retention, later = Retention(rig.database), rig.database.now() + 60_000
+    assert rig.database.read_now(lambda c: retention.over(c, later, 10)) == []
 
 
 class _Killed(BaseException):

@@ -101,6 +101,7 @@ def test_status_of_an_empty_journal(shell: Shell) -> None:
         "last_minute": dict.fromkeys(("accepted", "sent", "deferred", "failed", "uncertain"), 0),
         "pauses": [],
         "breakers": [],
+        "digests": {"gathering": 0, "next_due_at": None},
     }
 
 
