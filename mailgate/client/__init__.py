@@ -13,6 +13,7 @@ from mailgate.client.default import apublish, configure, default_client, publish
 from mailgate.client.errors import (
     InvalidMessage,
     MailgateError,
+    NoAnswer,
     NoQueue,
     NotPublished,
     Refused,
@@ -25,6 +26,7 @@ __all__ = [
     "InvalidMessage",
     "MailgateError",
     "Message",
+    "NoAnswer",
     "NoQueue",
     "NotPublished",
     "Receipt",

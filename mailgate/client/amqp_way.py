@@ -123,7 +123,7 @@ class AmqpWay:
         except BaseException as error:
             if line is not None:
                 line.drop()
-            raise _explained(error) from error
+            raise explained(error) from error
         returned = bool(line.returned)
         self._keep(line)
         if returned:
@@ -180,7 +180,7 @@ def _politely(line: _Line) -> None:
         line.connection.close()
 
 
-def _explained(error: BaseException) -> BaseException:
+def explained(error: BaseException) -> BaseException:
     """What an exception of the library means for another try."""
     if isinstance(error, AccessRefused | NotAllowed):
         return Shut(error.reply_text or str(error))

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass(frozen=True, slots=True)
 class Published:
     """One document that was checked against the contract and kept."""
 
-    document: dict[str, Any]
-    idempotency_key: str
+    def __init__(self, document: dict[str, Any], idempotency_key: str) -> None:
+        self.document = document
+        self.idempotency_key = idempotency_key
+
+    def __repr__(self) -> str:
+        return f"Published({self.document!r})"
 
     def __getitem__(self, field: str) -> Any:
         return self.document[field]

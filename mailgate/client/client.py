@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
 
 from mailgate.client import capture
+from mailgate.client.commands import Commands
 from mailgate.client.errors import InvalidMessage, NoQueue, NotPublished, Refused
 from mailgate.client.message import Message, plain
 from mailgate.client.ways import Away, Missing, Shut, Way, pauses
@@ -31,8 +30,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 16 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """The broker has the message.
 
     ``idempotency_key`` is what makes a repeat a repeat and by what events know it; ``where``
@@ -45,14 +43,13 @@ class Receipt:
     refused: tuple[RefusedRecipient, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Prepared:
+class _Prepared(NamedTuple):
     body: bytes
     key: str
     refused: tuple[RefusedRecipient, ...] = ()
 
 
-class Client:
+class Client(Commands):
     """Publishes on the broker at ``url`` (several, separated by ``;``, stand in for each other).
 
     ``amqp://``, ``amqps://`` with a virtual host; ``redis://``, ``rediss://``, ``unix://``,
@@ -83,7 +80,7 @@ class Client:
         self.url = broker(url)
         self.producer = producer
         self.queue = queue
-        self._timeout = timeout
+        self.timeout = timeout
         self._deadline = deadline
         self._validate = validate
         self._mandatory = mandatory
@@ -166,7 +163,7 @@ class Client:
         if (box := capture.current()) is not None:
             return _captured(box, made)
         begun = time.monotonic()
-        for pause in pauses(len(self._open()), random.random):
+        for pause in pauses(len(self._open())):
             way = self._open()[0]
             try:
                 return Receipt(made.key, way.put(made.body, made.key), made.refused)
@@ -181,7 +178,7 @@ class Client:
         if (box := capture.current()) is not None:
             return _captured(box, made)
         begun = time.monotonic()
-        for pause in pauses(len(self._open()), random.random):
+        for pause in pauses(len(self._open())):
             way = self._open()[0]
             try:
                 return Receipt(made.key, await way.aput(made.body, made.key), made.refused)
@@ -200,7 +197,7 @@ class Client:
     def _made(self) -> list[Way]:
         from mailgate.config.urls import is_redis, is_sentinel
 
-        timeout, mandatory = self._timeout, self._mandatory
+        timeout, mandatory = self.timeout, self._mandatory
         if not is_redis(self.url):
             from mailgate.client.amqp_way import AmqpWay
 

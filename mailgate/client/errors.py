@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mailgate.client.events import Event
     from mailgate.contract import Fault
 
 
@@ -45,3 +46,14 @@ class NoQueue(NotPublished):
 
 class Refused(NotPublished):
     """The broker knows us and says no: wrong password, no permission, no such virtual host."""
+
+
+class NoAnswer(MailgateError, TimeoutError):
+    """What was waited for did not come in time; ``last`` is what was heard of it, if anything.
+
+    It says nothing about the mail: that goes its way, and you can ask again.
+    """
+
+    def __init__(self, reason: str, *, last: Event | None = None) -> None:
+        super().__init__(reason)
+        self.last = last

@@ -76,14 +76,14 @@ class RedisWay:
             with self._client.pipeline(transaction=False) as pipe:
                 return self._said(self._commands(pipe, body).execute())
         except (RedisError, OSError) as error:
-            raise _explained(error) from error
+            raise explained(error) from error
 
     async def aput(self, body: bytes, key: str) -> str:
         try:
             async with self._here().pipeline(transaction=False) as pipe:
                 return self._said(await self._commands(pipe, body).execute())
         except (RedisError, OSError) as error:
-            raise _explained(error) from error
+            raise explained(error) from error
 
     def close(self) -> None:
         self._client.close()
@@ -117,7 +117,7 @@ class RedisWay:
         return f"{self._stream} {entry.decode() if isinstance(entry, bytes) else entry}"
 
 
-def _explained(error: Exception) -> Exception:
+def explained(error: Exception) -> Exception:
     """What an exception of redis-py means for another try."""
     if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
         return Shut(str(error))

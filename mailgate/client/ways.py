@@ -42,8 +42,15 @@ class Way(Protocol):
     async def aclose(self) -> None: ...
 
 
-def pauses(ways: int, random: Callable[[], float]) -> Iterator[float]:
-    """Seconds to wait after each failure; none before another way has been tried too."""
+def pauses(ways: int, random: Callable[[], float] | None = None) -> Iterator[float]:
+    """Seconds to wait after each failure; none before another way has been tried too.
+
+    ``random`` gives floats in [0, 1).
+    """
+    if random is None:
+        import random as source
+
+        random = source.random
     longest = FIRST
     while True:
         for _ in range(ways - 1):
