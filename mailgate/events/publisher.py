@@ -30,9 +30,11 @@ from mailgate.journal.outbox import BATCH, Outbox, Told, free
 from mailgate.metrics import families
 from mailgate.metrics.tally import Tally
 
-#: Seconds between two looks: while something goes on, and when nothing has for a while.
-_LOOK, _SELDOM = 0.1, 0.25
+#: Seconds between two looks: while something goes on, when nothing has for a while, and
+#: when there is so much that a larger batch is cheaper.
+_LOOK, _SELDOM, _LARGER = 0.1, 0.25, 0.25
 _A_WHILE = 5.0
+_MUCH = 50
 #: The lease (ms); it is renewed when so much is left (s), and others ask for it so often (s).
 _SPAN, _RENEW, _ASK = 8000, 5.0, 1.0
 #: A stand-in asks only when nobody else has published for so long (seconds).
@@ -155,7 +157,8 @@ class Publisher:
                 for producer in [p for p in self._behind if self._due(p)]:
                     await self._catch_up(out, producer, reached)
                 lately = time.monotonic() - busy < _A_WHILE
-                await asyncio.sleep(_LOOK if lately else _SELDOM)
+                wait = _LARGER if batch.read >= _MUCH else _LOOK
+                await asyncio.sleep(wait if lately else _SELDOM)
         finally:
             await out.close()
 

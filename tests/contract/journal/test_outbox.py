@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from mailgate.contract.event import Event, json_schema
-from mailgate.events.document import document, post
+from mailgate.events.document import post
 from mailgate.journal import outbox
 from mailgate.journal.arrivals import NewParked
 from mailgate.journal.orders import Order, Orders
@@ -268,9 +268,9 @@ def test_a_command_is_answered_by_an_event(journal: Rig, reader: Reader) -> None
 
 def test_an_event_keeps_its_id_when_it_is_read_again(journal: Rig, reader: Reader) -> None:
     journal.add(3)
-    once = [document(told) for told in reader.next()]
-    assert [document(told) for told in reader.next()] == once
-    assert len({one["id"] for one in once}) == 3
+    once = [post(told) for told in reader.next()]
+    assert [post(told) for told in reader.next()] == once
+    assert len({one.id for one in once}) == 3
 
 
 def test_events_are_read_in_batches_that_follow_each_other(journal: Rig, reader: Reader) -> None:
