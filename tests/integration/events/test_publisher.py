@@ -95,7 +95,7 @@ async def test_what_happens_is_told_on_the_producers_broker(
     await until(lambda: nothing_waits(journal))
     assert pairs(ear.wait("shop", 2)) == [("accepted", "key:a"), ("sent", "key:a")]
     assert pairs(ear.wait("other", 2)) == [("accepted", "key:b"), ("sent", "key:b")]
-    assert running.count() == 4
+    await until(lambda: running.count() == 4)
 
 
 async def test_a_backlog_of_more_than_a_batch_goes_out_in_order(
