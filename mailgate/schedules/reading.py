@@ -45,7 +45,8 @@ def read(
                 said = rows(
                     source.url, reading.sql, since, until, most=most, timeout=source.timeout
                 )
-                found = [{k: _plain(k, v) for k, v in row.items()} for row in said]
+                # NULL is left out: a template's schema asks for a text or for nothing.
+                found = [{k: _plain(k, v) for k, v in row.items() if v is not None} for row in said]
             else:
                 found = _listed(fetch(source, reading.path or "", since, until))
     except (ForeignError, FetchError, OSError, UnicodeDecodeError, csv.Error) as error:
@@ -97,7 +98,7 @@ def _listed(document: Any) -> list[Any]:
 def _plain(column: str, value: Any) -> Any:
     """A database's value as JSON could hold it."""
     match value:
-        case None | bool() | int() | float() | str():
+        case bool() | int() | float() | str():
             return value
         case Decimal():
             return int(value) if value == value.to_integral_value() else float(value)
