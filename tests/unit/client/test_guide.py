@@ -22,7 +22,7 @@ GIVEN = (
     "mail = Client('redis://nowhere.invalid', producer='shop')\n"
     "DATA = {'name': 'Ann'}\n"
 )
-DELIVERS = re.compile(r"\bpublish\(|apublish\(|send\(|send_mail\(|\.error\(")
+DELIVERS = re.compile(r"\bpublish\(|apublish\(|send\(|send_mail\(|\.error\(|drain\(")
 
 
 @pytest.mark.parametrize("code", EXAMPLES, ids=lambda code: code.splitlines()[0])
@@ -33,7 +33,7 @@ def test_an_example_of_the_guide_runs(code: str, monkeypatch, tmp_path) -> None:
     exec(GIVEN, space)
     backend = "mailgate.client.django.EmailBackend"
     with captured() as outbox, override_settings(EMAIL_BACKEND=backend):
-        exec(compile(code, "docs/clients.md", "exec"), space)
+        exec(compile(code, "docs/clients.md", "exec", dont_inherit=True), space)
         for name, test in list(space.items()):
             if name.startswith("test_"):
                 test(outbox)
