@@ -19,6 +19,12 @@ class OutletAway(Exception):
 class Outlet(Protocol):
     """A connection to one broker. Opens itself when it is used, and anew after trouble."""
 
+    async def open(self) -> None:
+        """Make ready what producers read from, before there is anything to read.
+
+        Raises ``OutletAway``.
+        """
+
     async def send(self, posts: Sequence[Post]) -> frozenset[str | None]:
         """Publish in order and wait until the broker has all of it.
 

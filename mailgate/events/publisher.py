@@ -142,6 +142,7 @@ class Publisher:
         self._behind = await self._database.read(self._outbox.behind)
         out, busy = self._make(self._config), time.monotonic()
         try:
+            await out.open()
             while True:
                 if self._held - time.monotonic() < _RENEW and await self._hold() is None:
                     return

@@ -43,6 +43,9 @@ class RabbitOutlet:
         self._nacked: set[int] = set()
         self._looked = 0.0
 
+    async def open(self) -> None:
+        await asyncio.to_thread(self._surely, lambda: None)
+
     async def send(self, posts: Sequence[Post]) -> frozenset[str | None]:
         return await asyncio.to_thread(self._surely, lambda: self._send(posts))
 

@@ -41,6 +41,9 @@ class RedisOutlet:
         self._clients = clients(url)
         self._most = max_length
 
+    async def open(self) -> None:
+        """A stream is there once there is something in it; who reads it may wait before."""
+
     async def send(self, posts: Sequence[Post]) -> frozenset[str | None]:
         keys = [STREAM + (post.producer or UNKNOWN) for post in posts]
         bodies = [post.body for post in posts]

@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+# The examples on other brokers have a stage as the acceptance tests have.
+from tests.acceptance.conftest import postgres_template, sqlite_template, stage  # noqa: F401
 from tests.acceptance.stage import Program, until
 from tests.acceptance.stage.stage import ROOT, short_directory
 

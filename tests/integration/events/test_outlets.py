@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable
 
+import kombu
 import pytest
 import pytest_asyncio
 import redis
@@ -80,6 +81,14 @@ async def test_amqp_properties_tell_what_it_is(rabbitmq: Vhost, outlet_to) -> No
     # A key that no short string can hold is left out.
     assert "correlation_id" not in second
     assert "correlation_id" not in third
+
+
+async def test_the_exchange_is_there_before_the_first_event(rabbitmq: Vhost, outlet_to) -> None:
+    """What producers bind their queues to, before they publish anything."""
+    await outlet_to(rabbitmq.url).open()
+    with kombu.Connection(rabbitmq.url) as connection:
+        exchange = kombu.Exchange("mailgate.events", "topic", passive=True)
+        exchange(connection.default_channel).declare()
 
 
 async def test_an_exchange_that_nobody_listens_to_takes_everything(

@@ -167,7 +167,7 @@ async def test_what_was_sent_but_not_written_down_is_sent_again(
     class Forgetful:
         def __init__(self, out: Any) -> None:
             self._out, self._first = out, True
-            self.close, self.beat = out.close, out.beat
+            self.open, self.close, self.beat = out.open, out.close, out.beat
 
         async def send(self, posts: Sequence[Post]) -> frozenset[str | None]:
             await self._out.send(posts)
