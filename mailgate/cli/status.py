@@ -89,6 +89,11 @@ def _lines(found: dict[str, Any]) -> list[str]:
         next_at = when(found["digests"]["next_due_at"])
         out.append(f"digests {number} gathering, the next goes at {next_at}")
     out.append(f"parked {found['parked']}")
+    if cleaned := found["cleaned"]:
+        counts = [f"{name} {count}" for name, count in cleaned["done"].items()]
+        rest = "" if cleaned["finished"] else "; it did not come to the end"
+        done = ", ".join(counts) or "nothing to do"
+        out.append(f"cleaned {when(cleaned['at'])}: {done}{rest}")
     return out
 
 

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 
 from mailgate.journal import revision
 from mailgate.journal.database import Database, JournalAway, plain
-from mailgate.journal.tables import leases, parked
+from mailgate.journal.facts import CLEANED, noted
+from mailgate.journal.tables import leases, messages, parked
 
 #: SQLite's ``PRAGMA synchronous`` as numbers.
 _FULL = 2
@@ -39,11 +40,16 @@ class JournalLook:
 
 @dataclass(frozen=True, slots=True)
 class Population:
-    """Worker processes that beat, those that fell silent without an end, and what is parked."""
+    """Worker processes that beat, those that fell silent without an end, and what is parked.
+
+    ``unclean`` is the time since the last clean-up, or since the first message where
+    there was none (seconds).
+    """
 
     alive: int
     silent: int
     parked: int
+    unclean: float = 0.0
 
 
 def look(url: str) -> JournalLook:
@@ -71,10 +77,15 @@ def population(url: str, lease: float) -> Population:
             since = database.now() - int(lease * 1000)
             of = sa.select(sa.func.count()).select_from(leases).where(leases.c.kind == "worker")
             aside = sa.select(sa.func.count()).select_from(parked)
+            now = database.now()
+            oldest = sa.select(messages.c.accepted_at).order_by(messages.c.id).limit(1)
+            first = connection.execute(oldest).scalar() or now
+            cleaned = noted(connection, CLEANED)
             return Population(
                 alive=connection.execute(of.where(leases.c.beat_at >= since)).scalar_one(),
                 silent=connection.execute(of.where(leases.c.beat_at < since)).scalar_one(),
                 parked=connection.execute(aside.where(parked.c.state == "parked")).scalar_one(),
+                unclean=(now - (cleaned["at"] if cleaned else first)) / 1000,
             )
 
         return database.read_now(count)

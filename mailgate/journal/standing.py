@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mailgate.journal import digest_list
+from mailgate.journal.facts import CLEANED, noted
 from mailgate.journal.tables import WAITING_SQL, events, leases, parked
 from mailgate.model.ids import first_of
 from mailgate.model.state import Lane
@@ -61,6 +62,7 @@ def overview(connection: sa.Connection, now: int) -> dict[str, Any]:
         ],
         "parked": connection.execute(aside).scalar_one(),
         "digests": digest_list.standing(connection),
+        "cleaned": noted(connection, CLEANED),
     }
 
 

@@ -52,7 +52,7 @@ class Surgery:
         self._move = (
             "UPDATE recipients SET state = :target, due_at = v.due_at, seq = recipients.seq + 1,"
             " token = recipients.token + 1, changed_at = :now, suspect = false, deaths = 0,"
-            " expires_at = CASE WHEN expires_at <= :now THEN NULL ELSE expires_at END,"
+            " expires_at = CASE WHEN expires_at <= :now AND :late THEN NULL ELSE expires_at END,"
             f" error_class = %s FROM {database.rows({'id': 'bigint', 'due_at': 'bigint'})}"
             " WHERE recipients.id = v.id AND state IN (%s)"
             " RETURNING recipients.id, recipients.message_id, recipients.seq, recipients.bucket_id"
@@ -76,11 +76,13 @@ class Surgery:
         *,
         due: Mapping[int, int] | None = None,
         relay: str | None = None,
+        late: bool = True,
         audited: bool = True,
     ) -> Moved:
         """Move those of ``ids`` that may go to ``target``; the others are left alone.
 
         ``due`` is when each is due (ms), now by default; ``relay`` the one to try first.
+        What is ``late`` may go although it expired meanwhile.
         What is not ``audited`` among the operators' actions stands in the message's story alone.
         Nobody is queued again who is suppressed: the next take would stop it, and the
         operator would believe it sent.
@@ -99,7 +101,7 @@ class Surgery:
         rows = [(i, due.get(i, now) if due else now) for i in sorted(ids)]
         found = connection.execute(
             sa.text(self._move % (error_class, states)),
-            {"rows": packed(rows), "target": target.value, "now": now},
+            {"rows": packed(rows), "target": target.value, "now": now, "late": late},
         ).all()
         if not found:
             return Moved(suppressed=len(stopped))

@@ -14,10 +14,11 @@ from typing import NoReturn
 
 from mailgate.journal.database import Database, JournalAway
 from mailgate.journal.filters import Filter
+from mailgate.journal.lapsing import MENDABLE as CLASSES
 from mailgate.journal.search import held_for
 from mailgate.journal.surgery import Act
 from mailgate.model.state import Lane, State
-from mailgate.operations.resend import move_all
+from mailgate.operations.resend import How, move_all
 from mailgate.render.shelf import Shelf
 from mailgate.render.template import Template
 
@@ -25,8 +26,6 @@ _log = logging.getLogger(__name__)
 
 #: Seconds between two looks at the files. A change is read at the second look.
 EVERY = 2.0
-#: What holds a recipient until an author has done something (``RenderError.held``).
-CLASSES = ("template_missing", "template_broken")
 #: Mail that was rendered before a renewal may be written as held so long after it (ms).
 _LATE = 10_000
 
@@ -96,7 +95,14 @@ class Release:
         )
         act = Act("mailgate", "release", f"the template {name} serves again")
         moving = move_all(
-            self._database, wanted, State.QUEUED, act, self._ring, categories=self._categories
+            self._database,
+            wanted,
+            State.QUEUED,
+            act,
+            self._ring,
+            # Nobody has said that it may go although its time is over.
+            how=How(late=False),
+            categories=self._categories,
         )
         return sum(len(moved.recipient_ids) for moved in moving)
 

@@ -27,10 +27,14 @@ LOOKED_AT = 5000
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """In which way to send again: the relay to try first, and no faster than ``rate``."""
+    """In which way to send again: the relay to try first, and no faster than ``rate``.
+
+    What is ``late`` goes although its ``expires_at`` has passed; else it expires.
+    """
 
     relay: str | None = None
     rate: Rate | None = None
+    late: bool = True
 
 
 def move_all(
@@ -62,7 +66,9 @@ def move_all(
         ) -> tuple[int, Moved]:
             found = ids(connection, wanted, most, last)
             due = {i: begun + _turn(done + n, how.rate) for n, i in enumerate(found)}
-            moved = surgery.move(connection, found, target, act, due=due, relay=how.relay)
+            moved = surgery.move(
+                connection, found, target, act, due=due, relay=how.relay, late=how.late
+            )
             failpoints.hit("resend.before_commit")
             return (found[-1] if found else 0), moved
 

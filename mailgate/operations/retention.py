@@ -15,6 +15,8 @@ from mailgate.config.shape import Config
 from mailgate.config.throttles import ThrottleRule
 from mailgate.journal.database import Connection, Database
 from mailgate.journal.digest_list import abandoned
+from mailgate.journal.facts import CLEANED, note, noted
+from mailgate.journal.lapsing import Lapsing
 from mailgate.journal.orders import EARLY, lapse
 from mailgate.journal.retention import Retention
 from mailgate.journal.schedules import lapse as fires_lapse
@@ -22,6 +24,8 @@ from mailgate.journal.suppression_list import sweep
 from mailgate.journal.surgery import Act, Surgery, audit
 from mailgate.model.state import FINAL, WAITING, State
 
+#: The last message whose key was freed.
+_KEYS = "keys_free_until"
 #: Rows of one transaction: others wait for it no longer than for a batch of their own.
 CHUNK = 500
 #: What throttles look back at most (ms), beside the longest window of the configuration.
@@ -36,10 +40,11 @@ _YEAR = 366 * 86400.0
 def clean(database: Database, config: Config, seconds: float) -> dict[str, int]:
     """Delete and redact what the configuration keeps no longer; gives how many of each.
 
-    Several at once harm nothing. Stops after ``seconds``; raises ``JournalAway``.
+    Several at once harm nothing. Stops after ``seconds``; raises ``JournalAway``. What it
+    did, and whether it came to the end, is noted in the journal (``facts.CLEANED``).
     """
     keep, ends = config.retention, time.monotonic() + seconds
-    retention = Retention(database)
+    retention, lapsing = Retention(database), Lapsing(database)
     done: Counter[str] = Counter()
     now = database.now()
 
@@ -63,10 +68,13 @@ def clean(database: Database, config: Config, seconds: float) -> dict[str, int]:
             if not last:
                 return
 
+    chunks("expired", lambda c: lapsing.expire(c, now, CHUNK))
     if keep.messages:
         age = keep.messages
         before = now - _ms(age)
         walk("messages", age, retention.over, lambda c, ids: retention.delete(c, before, ids))
+    if keep.keys:
+        done["keys"] = _free_keys(database, lapsing, now - _ms(keep.keys), ends)
     if keep.content:
         walk("contents", keep.content, retention.talkative, retention.redact)
     if keep.parked:
@@ -85,7 +93,28 @@ def clean(database: Database, config: Config, seconds: float) -> dict[str, int]:
     chunks("throttle_hits", lambda c: retention.hits(c, hits, CHUNK))
     forget = _ms(config.suppressions.forget)
     chunks("suppressions", lambda c: sweep(c, now, forget, CHUNK))
+    counts = {name: count for name, count in done.items() if count}
+    trace = {"at": now, "finished": time.monotonic() < ends, "done": counts}
+    database.run_now(lambda c: note(c, CLEANED, trace))
     return dict(done)
+
+
+def _free_keys(database: Database, lapsing: Lapsing, before: int, ends: float) -> int:
+    """Free keys from where the last clean-up came to; gives how many."""
+    count = 0
+
+    def work(c: Connection) -> int:
+        found, last = lapsing.free_keys(c, before, CHUNK, noted(c, _KEYS) or 0)
+        if found:
+            note(c, _KEYS, last)
+        return found
+
+    while time.monotonic() < ends:
+        found = database.run_now(work)
+        count += found
+        if found < CHUNK:
+            break
+    return count
 
 
 _Find = Callable[[Connection, int, int, int], list[int]]

@@ -156,6 +156,10 @@ def disk(place: str, free: int) -> Finding:
     return fault("disk", found, "free some space now: without it no mail is taken or sent")
 
 
+#: Beat asks for a clean-up each hour; after so many seconds without one it does not.
+_UNCLEAN = 3 * 3600.0
+
+
 def people(seen: Population) -> list[Finding]:
     """Who works, and what waits for a person."""
     if seen.alive:
@@ -173,6 +177,13 @@ def people(seen: Population) -> list[Finding]:
         out.append(warn("parked", what, "see mailgate parked list, then replay or discard them"))
     else:
         out.append(good("parked", "nothing is parked"))
+    hours = seen.unclean / 3600
+    if seen.unclean > _UNCLEAN:
+        what = f"nothing was cleaned up for {hours:.0f} hours"
+        advice = "start mailgate beat, which asks for it each hour, or run mailgate clean"
+        out.append(warn("clean-up", what, advice))
+    else:
+        out.append(good("clean-up", "it is not overdue"))
     return out
 
 

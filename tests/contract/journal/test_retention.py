@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 
 from mailgate.config.shape import Config
+from mailgate.journal.facts import CLEANED, noted
 from mailgate.journal.retention import ERASED
-from mailgate.journal.surgery import Act, audit
+from mailgate.journal.surgery import Act, Surgery, audit
 from mailgate.model.state import FINAL, State
 from mailgate.operations import retention
 from mailgate.operations.retention import CHUNK, clean, erase
 from tests.contract.journal.rig import Rig, arrival, attempt, settlement
 
 DAY = 86_400_000
+WHOSE = "SELECT r.id, m.identity FROM recipients r JOIN messages m ON m.id = r.message_id"
 KEPT = ("messages", "recipients", "attempts", "events", "attachments", "renderings")
 
 
@@ -94,6 +96,80 @@ def test_many_are_deleted_in_chunks_and_those_between_stay(journal: Rig) -> None
     age(journal, 100)
     assert clean(journal.database, config(), 30)["messages"] == 2 * CHUNK + 19
     assert [r.id for r in journal.all("SELECT id FROM recipients")] == [kept]
+
+
+def test_what_waited_longer_than_its_time_expires(journal: Rig) -> None:
+    now = journal.database.now()
+    journal.store(
+        arrival("over", expires_at=now - 1),
+        arrival("later", send_at=now + DAY, expires_at=now + 2 * DAY),
+        arrival("held", expires_at=now - 1),
+        arrival("poison", expires_at=now - 1),
+    )
+    rows = {r.identity: r.id for r in journal.all(WHOSE)}
+    hold = "UPDATE recipients SET state = 'held', error_class = :why WHERE id = :id"
+    journal.sql(hold, id=rows["key:held"], why="template_broken")
+    journal.sql(hold, id=rows["key:poison"], why="poison")
+    assert clean(journal.database, config(), 30)["expired"] == 2
+    states = {key: journal.row(id_).state for key, id_ in rows.items()}
+    # Poison waits for a person, who may send it all the same.
+    assert states == {
+        "key:over": "expired",
+        "key:later": "queued",
+        "key:held": "expired",
+        "key:poison": "held",
+    }
+    assert journal.events(rows["key:over"]) == [(2, "expired")]
+    assert clean(journal.database, config(), 30)["expired"] == 0
+
+
+@pytest.mark.parametrize(("late", "heads"), [(True, [None]), (False, [1])])
+def test_only_a_person_sends_what_expired_while_it_was_held(
+    journal: Rig, late: bool, heads: list[int | None]
+) -> None:
+    [id_] = journal.add(1, expires_at=1)
+    journal.sql("UPDATE recipients SET state = 'held', error_class = 'template_broken'")
+    act = Act("mailgate", "release", "it serves again")
+    journal.database.run_now(
+        lambda c: Surgery(journal.database).move(c, [id_], State.QUEUED, act, late=late)
+    )
+    # The take lets go what has no time, and expires the other.
+    assert [h.expires_at for h in journal.heads()] == heads
+
+
+def test_keys_are_free_again_in_time_but_for_what_waits(journal: Rig) -> None:
+    ended(journal, "old", State.SENT)
+    journal.store(arrival("waits", send_at=journal.database.now() + DAY))
+    age(journal, 31)
+    ended(journal, "young", State.SENT)
+    assert clean(journal.database, config(), 30).get("keys", 0) == 0
+    assert clean(journal.database, config(keys="30d"), 30)["keys"] == 1
+    again = [arrival(key) for key in ("old", "waits", "young")]
+    stored = journal.store(*again)
+    assert (stored.accepted, stored.repeated) == (1, 2)
+    # Where it came to is remembered: the next looks at what is new.
+    assert clean(journal.database, config(keys="30d"), 30)["keys"] == 0
+
+
+def test_many_keys_are_freed_in_chunks(journal: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "CHUNK", 2)
+    for n in range(5):
+        ended(journal, f"old{n}", State.SENT)
+    age(journal, 31)
+    assert clean(journal.database, config(keys="30d"), 30)["keys"] == 5
+    assert journal.count("messages", "identity LIKE 'past:%'") == 5
+
+
+def test_a_clean_up_leaves_a_trace(journal: Rig) -> None:
+    ended(journal, "old", State.SENT)
+    age(journal, 91)
+    clean(journal.database, config(), 30)
+    seen = journal.database.read_now(lambda c: noted(c, CLEANED))
+    assert seen["finished"]
+    assert seen["done"] == {"messages": 1}
+    assert abs(seen["at"] - journal.database.now()) < 10_000
+    clean(journal.database, config(), 0)
+    assert not journal.database.read_now(lambda c: noted(c, CLEANED))["finished"]
 
 
 def test_a_clean_up_ends_in_time(journal: Rig) -> None:

@@ -102,6 +102,7 @@ def test_status_of_an_empty_journal(shell: Shell) -> None:
         "pauses": [],
         "breakers": [],
         "digests": {"gathering": 0, "next_due_at": None},
+        "cleaned": None,
     }
 
 

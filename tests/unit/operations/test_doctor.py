@@ -95,6 +95,11 @@ def test_workers_that_live_and_that_died(alive, silent, level):
     assert levels(verdicts.people(Population(alive, silent, 0))) == level
 
 
+def test_a_clean_up_that_is_overdue_tells_that_beat_does_not_run():
+    assert levels(verdicts.people(Population(1, 0, 0, unclean=3600.0))) == []
+    assert levels(verdicts.people(Population(1, 0, 0, unclean=4 * 3600.0))) == [Level.WARN]
+
+
 def test_parked_documents_wait_for_a_person():
     assert levels(verdicts.people(Population(1, 0, 7))) == [Level.WARN]
 
