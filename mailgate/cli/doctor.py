@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from mailgate.config.relays import Secret
     from mailgate.config.shape import Config
     from mailgate.operations.doctor import Report
+    from mailgate.operations.verdicts import Finding
 
 
 def doctor(
@@ -24,7 +27,7 @@ def doctor(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Look at broker, journal, limiter, relays, templates, clocks, disk and versions.
+    """Look at broker, journal, limiter, relays, templates, schedules, clocks, disk and versions.
 
     Nothing is sent or changed: relays are greeted, encrypted to and logged in at. Each
     finding is ok, warn or fault, and says what to do. Each look is given up after five
@@ -40,7 +43,7 @@ def doctor(
     from mailgate.operations.verdicts import Level
 
     said, config = setting.said(), setting.config()
-    patient = Patient(config, said, limiter_url(config), *_secrets(config))
+    patient = Patient(config, said, limiter_url(config), *_secrets(config), more=_recurring(config))
     try:
         report = examine(patient, check or ())
     except NoSuchCheck as error:
@@ -73,6 +76,32 @@ def _secrets(config: Config) -> tuple[dict[str, Secret], list[str]]:
         if password is not None:
             found[name] = password
     return found, complaints
+
+
+def _recurring(config: Config) -> dict[str, Callable[[], Sequence[Finding]]]:
+    """Whether recurring mail goes, where there is any."""
+    from mailgate.journal.database import Database, JournalAway
+    from mailgate.operations.verdicts import Finding, Level, warn
+    from mailgate.schedules import health
+
+    def looked(name: str, look: Callable[[Database], Sequence[health.Sign]]) -> list[Finding]:
+        database = Database(config.journal.url or "", hot=False)
+        try:
+            return [Finding(name, Level(s.level), s.found, s.advice) for s in look(database)]
+        except JournalAway:
+            return [warn(name, "the journal does not tell", "mend the journal")]
+        finally:
+            database.close()
+
+    def of(schedule: str) -> list[Finding]:
+        return looked(f"schedule {schedule}", lambda d: health.schedule(d, config, schedule))
+
+    if not config.schedules:
+        return {}
+    return {
+        "beat": lambda: looked("beat", lambda d: [health.clock(d)]),
+        **{f"schedule {name}": partial(of, name) for name in config.schedules},
+    }
 
 
 def _item(finding: Any) -> dict[str, Any]:

@@ -36,6 +36,11 @@ def status(
         lease = config.worker.lease
         found["workers"] = [w for w in found["workers"] if w["beat_s"] < lease]
         found |= _held_up(guarded(lambda: standing(database, config)))
+        if config.schedules:
+            from mailgate.journal.schedules import last_beat
+
+            seen = guarded(lambda: database.read_now(last_beat))
+            found["beat_s"] = None if seen is None else max(0, database.now() - seen) / 1000
         if config.sandbox.mode != "off":
             found["sandbox"] = f"{config.sandbox.mode}: {sandbox_sentence(config.sandbox)}"
         return found
@@ -88,6 +93,9 @@ def _lines(found: dict[str, Any]) -> list[str]:
     if number := found["digests"]["gathering"]:
         next_at = when(found["digests"]["next_due_at"])
         out.append(f"digests {number} gathering, the next goes at {next_at}")
+    if "beat_s" in found and (found["beat_s"] is None or found["beat_s"] > 60):
+        silent = "ever" if found["beat_s"] is None else f"for {found['beat_s']:.0f} s"
+        out.append(f"no beat was seen {silent}: no schedule fires")
     out.append(f"parked {found['parked']}")
     if cleaned := found["cleaned"]:
         counts = [f"{name} {count}" for name, count in cleaned["done"].items()]

@@ -16,7 +16,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -80,6 +80,8 @@ class Patient:
     limiter: str
     passwords: Mapping[str, Secret]
     complaints: Sequence[str] = ()
+    #: Checks of rooms that this one does not know.
+    more: Mapping[str, Check] = field(default_factory=dict)
 
 
 def examine(
@@ -106,6 +108,7 @@ def examine(
     }
     for name, relay in config.relays.items():
         checks[f"relay {name}"] = partial(_relay, name, relay, passwords.get(name), patience)
+    checks |= patient.more
     kinds = {name: name.partition(" ")[0] for name in checks}
     if strange := set(only) - set(kinds) - set(kinds.values()):
         there = ", ".join(dict.fromkeys(kinds.values()))

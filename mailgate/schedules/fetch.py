@@ -51,6 +51,7 @@ def fetch(source: Source, path: str, since: int, until: int) -> Any:
     try:
         connection.request("GET", _target(base.path, path, since, until), headers=headers)
         answer = connection.getresponse()
+        connection.answer = answer
         if 300 <= answer.status < 400:
             raise FetchError(f"answers {answer.status}: redirects are not followed")
         if answer.status != 200:
@@ -67,6 +68,8 @@ def fetch(source: Source, path: str, since: int, until: int) -> Any:
         raise FetchError(f"{type(error).__name__}: {error}"[:200]) from error
     finally:
         watch.cancel()
+        if connection.answer is not None:
+            connection.answer.close()
         connection.close()
 
 
@@ -111,6 +114,7 @@ class _Pinned(http.client.HTTPConnection):
         self._tls = tls
         self._ends = ends
         self._open: socket.socket | None = None
+        self.answer: http.client.HTTPResponse | None = None
         if tls:
             self.default_port = 443
 
