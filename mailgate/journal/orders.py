@@ -377,6 +377,13 @@ def lapse(connection: sa.Connection, before: int, waiting_before: int, most: int
     return connection.execute(orders.delete().where(o.id.in_(old))).rowcount
 
 
+def forget(connection: sa.Connection, address: str) -> None:
+    """Drop the orders that wait for their message and name an address, in any case."""
+    name = json.dumps(address.lower())
+    named = sa.func.lower(orders.c.said).contains(name, autoescape=True)
+    connection.execute(orders.delete().where(orders.c.waiting, named))
+
+
 #: What is kept of an order that waits for its message.
 _KEPT = (
     *("verb", "producer", "identity", "body_hash", "source", "by", "target", "own_id"),

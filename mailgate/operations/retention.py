@@ -18,6 +18,7 @@ from mailgate.journal.digest_list import abandoned
 from mailgate.journal.facts import CLEANED, note, noted
 from mailgate.journal.lapsing import Lapsing
 from mailgate.journal.orders import EARLY, lapse
+from mailgate.journal.orders import forget as forget_orders
 from mailgate.journal.retention import Retention
 from mailgate.journal.schedules import lapse as fires_lapse
 from mailgate.journal.suppression_list import sweep
@@ -176,6 +177,7 @@ def erase(database: Database, address: str, act: Act) -> Erased:
         if not (stopped or count):
             break
     parked = database.run_now(unpark)
+    database.run_now(lambda c: forget_orders(c, address))
     database.run_now(lambda c: audit(c, act, recipients, database.now()))
     return Erased(cancelled, recipients, parked, busy)
 

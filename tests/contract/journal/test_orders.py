@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mailgate.journal.orders import EARLY, Order, When, lapse
+from mailgate.journal.orders import EARLY, Order, When, forget, lapse
 from mailgate.model.ids import spell
 from mailgate.model.state import Lane, State
 from tests.contract.journal.rig import Rig, arrival, settlement
@@ -286,6 +286,14 @@ def test_orders_are_forgotten(journal: Rig) -> None:
     assert journal.count("orders", "said IS NOT NULL") == 0
     assert journal.database.run_now(lambda c: lapse(c, now + 1, now + 1, 10)) == 1
     assert journal.count("orders") == 0
+
+
+def test_an_address_is_forgotten_in_orders_that_wait(journal: Rig) -> None:
+    named = order(target="never", recipient="Ann@example.org")
+    journal.store(orders=[named, order(target="other", recipient="joann@example.org")])
+    journal.database.run_now(lambda c: forget(c, "ann@Example.org"))
+    [left] = journal.all("SELECT said FROM orders")
+    assert "joann" in left.said
 
 
 @pytest.mark.parametrize("first", ["message", "order"])
