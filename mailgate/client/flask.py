@@ -168,6 +168,11 @@ class Mail:
         """``send(Message(…))``."""
         return self.send(Message(*args, **kwargs))
 
+    @property
+    def client(self) -> Client:
+        """What publishes for the app: to ask, cancel and wait, and for its events."""
+        return self._state().client()
+
     @contextmanager
     def connect(self) -> Iterator[Mail]:
         """For programs that keep a connection over many messages: here every call does."""
