@@ -51,6 +51,8 @@ POINTS = {
     "burial.sealed": "a dead process's spool is sealed and read",
     "burial.before_commit": "its claims are settled, the transaction is open",
     "burial.after_commit": "its claims are settled, its lease still stands",
+    "events.before_send": "a batch of events is read, none has gone out",
+    "events.before_mark": "the broker has a batch of events, the journal does not know",
     "resend.before_commit": "failures are queued again, the transaction is open",
     "resend.after_commit": "failures are queued again, nobody was rung",
 }

@@ -119,6 +119,7 @@ def show(
     if told is None:
         fail(f"there is no message {message}; by its key: mailgate messages list --key …")
     document = _document(told, personal)
+    _published(document, told)
     waits = guarded(lambda: asyncio.run(_waits(told)))
     for recipient in document["recipients"]:
         id_ = number(recipient["id"])
@@ -291,6 +292,19 @@ def _document(told: dict[str, Any], personal: bool) -> dict[str, Any]:
     return document
 
 
+def _published(document: dict[str, Any], told: dict[str, Any]) -> None:
+    """Say of each event when its producer was told; of those that nobody is told, nothing."""
+    from mailgate.cli.tables import stamp
+    from mailgate.journal.outbox import NOT_YET
+
+    config, producer = setting.config(), told["message"]["producer"]
+    for event, row in zip(document["events"], told["events"], strict=True):
+        if config.tells(row["kind"], producer):
+            at = told["published"][row["id"]]
+            event["published"] = at != NOT_YET
+            event["published_at"] = None if at in (None, NOT_YET) else stamp(at)
+
+
 def _without_addresses(text: str) -> str:
     from mailgate.log import mask_text
 
@@ -319,7 +333,7 @@ def _lines(d: dict[str, Any]) -> list[str]:
         # How everybody stood when an answer was given is for who asked.
         said = {k: v for k, v in e["detail"].items() if v != "" and k != "recipients"}
         detail = ", ".join(f"{k} {_said(k, v)}" for k, v in said.items())
-        text = f"{who}{e['event']}" + (f": {detail}" if detail else "")
+        text = f"{who}{e['event']}" + (f": {detail}" if detail else "") + _told(e)
         story.append((e["at"], 1 if e["seq"] else -1, text))
     for a in d["attempts"]:
         who = f"[{a['recipient']}] " if len(d["recipients"]) > 1 else ""
@@ -338,6 +352,16 @@ def _lines(d: dict[str, Any]) -> list[str]:
     out += [f"  {at[:19].replace('T', ' ')}Z  {text}" for at, _, text in story]
     out += [f"  parked {p['id']}: {p['kind']} ({p['state']})" for p in d["parked"]]
     return out
+
+
+def _told(event: dict[str, Any]) -> str:
+    """Whether the producer knows."""
+    if "published" not in event:
+        return ""
+    at = event["published_at"]
+    if not event["published"]:
+        return "; not published yet"
+    return f"; published at {at[11:19]}Z" if at else "; published"
 
 
 def _said(key: str, value: object) -> str:

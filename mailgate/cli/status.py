@@ -11,6 +11,7 @@ from mailgate.cli.filters import JsonOption
 from mailgate.cli.setting import clean, guarded, setting, show_json
 
 if TYPE_CHECKING:
+    from mailgate.journal.database import Connection, Database
     from mailgate.operations.standing import Standing
 
 
@@ -41,6 +42,8 @@ def status(
 
             seen = guarded(lambda: database.read_now(last_beat))
             found["beat_s"] = None if seen is None else max(0, database.now() - seen) / 1000
+        if config.events.enabled:
+            found["events"] = guarded(lambda: database.read_now(lambda c: _events(c, database)))
         if config.sandbox.mode != "off":
             found["sandbox"] = f"{config.sandbox.mode}: {sandbox_sentence(config.sandbox)}"
         return found
@@ -102,7 +105,22 @@ def _lines(found: dict[str, Any]) -> list[str]:
         rest = "" if cleaned["finished"] else "; it did not come to the end"
         done = ", ".join(counts) or "nothing to do"
         out.append(f"cleaned {when(cleaned['at'])}: {done}{rest}")
+    events = found.get("events", {})
+    if events.get("waiting"):
+        oldest = f"the oldest for {events['oldest_s']:.0f} s"
+        out.append(f"events {events['waiting']} not published yet, {oldest}")
+    for producer in events.get("refused", ()):
+        out.append(f"events of {clean(producer)} are refused by its broker")
     return out
+
+
+def _events(connection: Connection, database: Database) -> dict[str, Any]:
+    """What producers are not told yet."""
+    from mailgate.journal.outbox import waiting
+
+    found = waiting(connection)
+    age = found.age(database.now())
+    return {"waiting": found.count, "oldest_s": age, "refused": list(found.refused)}
 
 
 def _held_up(found: Standing) -> dict[str, Any]:

@@ -267,6 +267,13 @@ class Config(Section):
         """The relays of a stream in order of preference."""
         return self.streams[stream].relays or tuple(self.relays)
 
+    def tells(self, kind: str, producer: str | None) -> bool:
+        """Whether a producer (None: nobody known) is told of an event of this kind."""
+        events = self.events
+        if not events.enabled or (events.kinds and kind not in events.kinds):
+            return False
+        return producer is None or self.producer(producer).events
+
     @property
     def events_url(self) -> str:
         """The broker that events go to; empty where nothing names one."""

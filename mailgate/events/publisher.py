@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+from mailgate import failpoints
 from mailgate.config.shape import Config
 from mailgate.config.urls import mask
 from mailgate.contract.event import UNKNOWN
@@ -36,7 +37,7 @@ _LOOK, _SELDOM, _LARGER = 0.1, 0.25, 0.25
 _A_WHILE = 5.0
 _MUCH = 50
 #: The lease (ms); it is renewed when so much is left (s), and others ask for it so often (s).
-_SPAN, _RENEW, _ASK = 8000, 5.0, 1.0
+_SPAN, _RENEW, _ASK = 6000, 4.0, 1.0
 #: A stand-in asks only when nobody else has published for so long (seconds).
 PATIENT = 10.0
 #: Waits after trouble: first and longest (seconds).
@@ -169,7 +170,9 @@ class Publisher:
         whose: frozenset[str | None] = frozenset()
         if batch.posts:
             begun = time.monotonic()
+            failpoints.hit("events.before_send")
             whose = await out.send(batch.posts)
+            failpoints.hit("events.before_mark")
             for post_ in reversed(batch.posts):
                 if post_.producer in whose:
                     refused[post_.producer or UNKNOWN] = post_.number - 1
@@ -201,10 +204,7 @@ class Publisher:
         return Batch(posts, found[-1].id if found else after, len(found))
 
     def _wanted(self, told: Told) -> bool:
-        kinds = self._config.events.kinds
-        if kinds and told.kind not in kinds:
-            return False
-        return told.producer is None or self._config.producer(told.producer).events
+        return self._config.tells(told.kind, told.producer)
 
     # --- producers whose events are refused ---------------------------------------------
 

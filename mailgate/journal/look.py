@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from mailgate.journal import revision
+from mailgate.journal import outbox, revision
 from mailgate.journal.database import Database, JournalAway, plain
 from mailgate.journal.facts import CLEANED, noted
 from mailgate.journal.tables import leases, messages, parked
@@ -89,6 +89,22 @@ def population(url: str, lease: float) -> Population:
             )
 
         return database.read_now(count)
+
+
+@dataclass(frozen=True, slots=True)
+class Untold:
+    """Events that are not published yet: how many, for how long (s), and of whom none are."""
+
+    count: int
+    age: float
+    refused: tuple[str, ...]
+
+
+def untold(url: str) -> Untold:
+    """What producers do not know yet; raises ``JournalAway``."""
+    with contextlib.closing(Database(url, hot=False)) as database:
+        found = database.read_now(outbox.waiting)
+        return Untold(found.count, found.age(database.now()), found.refused)
 
 
 def _sqlite(connection: sa.Connection) -> tuple[str, tuple[str, ...], float]:

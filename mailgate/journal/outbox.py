@@ -361,13 +361,15 @@ _WHEN = sa.text(
 
 
 def published_at(
-    connection: sa.Connection, events: Sequence[tuple[int, int]]
+    connection: sa.Connection, producer: str, events: Sequence[tuple[int, int]]
 ) -> dict[int, int | None]:
-    """When each of the events (number, time) was published, to the second (ms).
+    """When each of a producer's events (number, time) was published, to the second (ms).
 
     ``NOT_YET`` while it waits; None when it was, and it is forgotten when.
     """
     reached = int(connection.execute(_REACHED).scalar() or 0)
+    behind = {row.producer: row.reached for row in connection.execute(_BEHIND)}
+    reached = min(reached, behind.get(producer, reached))
     out: dict[int, int | None] = {}
     for number, at in events:
         if number > reached:

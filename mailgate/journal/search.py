@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from mailgate.journal.digest_list import digest_of, items_of
 from mailgate.journal.filters import TROUBLE, Filter
 from mailgate.journal.matching import where
+from mailgate.journal.outbox import published_at
 from mailgate.journal.tables import attempts, buckets, events, messages, parked, recipients
 from mailgate.model.state import RESENDABLE, State
 
@@ -255,6 +256,7 @@ def story(connection: sa.Connection, message_id: int) -> dict[str, Any] | None:
         "recipients": [dict(p._mapping) for p in people],
         "attempts": [dict(a._mapping) for a in tried],
         "events": [dict(e._mapping) for e in told],
+        "published": published_at(connection, head.producer, [(e.id, e.at) for e in told]),
         "parked": [dict(a._mapping) for a in aside],
         "digests": digest_of(connection, [dict(p._mapping) for p in people]),
         "items": items_of(connection, message_id),

@@ -101,6 +101,7 @@ def examine(
         "broker": partial(_broker, config),
         "journal": partial(_journal, config),
         "workers": partial(_people, config),
+        "events": partial(_events, config),
         "limiter": partial(_limiter, config, patient.limiter),
         "disk": partial(_disk, config, free),
         "templates": partial(_templates, config),
@@ -232,6 +233,21 @@ def _people(config: Config) -> list[Finding]:
     except Exception:  # noqa: BLE001 - the check of the journal says why
         return [warn("workers", "the journal does not tell who is alive", "mend the journal")]
     return verdicts.people(seen)
+
+
+def _events(config: Config) -> list[Finding]:
+    """Whether producers are told, and the broker for it where it is another."""
+    if not config.events.enabled:
+        return [good("events", "producers are told nothing (events.enabled)")]
+    try:
+        seen = books.untold(config.journal.url or "")
+    except Exception:  # noqa: BLE001 - the check of the journal says why
+        return [warn("events", "the journal does not tell what waits", "mend the journal")]
+    url = config.events_url
+    out = verdicts.events(seen, urls.mask(url))
+    if url not in (config.intake.url, config.broker.url):
+        out += [replace(one, check="events") for one in _broker_at(url, config.intake.queue)]
+    return out
 
 
 def _disk(config: Config, free: Free) -> list[Finding]:

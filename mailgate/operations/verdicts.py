@@ -13,12 +13,14 @@ from enum import StrEnum
 from packaging.requirements import InvalidRequirement, Requirement
 
 from mailgate.intake.look import RabbitLook
-from mailgate.journal.look import JournalLook, Population
+from mailgate.journal.look import JournalLook, Population, Untold
 from mailgate.limits.look import RedisLook
 from mailgate.smtp.check import Look
 
 #: Seconds that two clocks may differ; the longer, beside which mail expires unsent.
 _SKEW, _FAR = 2.0, 60.0
+#: Seconds after which an event should have been published.
+_UNTOLD = 60.0
 #: Bytes free: below the first there is little room left, below the second none.
 _LITTLE, _NONE = 2 * 2**30, 200 * 2**20
 #: The share of its memory above which a Redis is nearly full.
@@ -185,6 +187,24 @@ def people(seen: Population) -> list[Finding]:
     else:
         out.append(good("clean-up", "it is not overdue"))
     return out
+
+
+def events(seen: Untold, at: str) -> list[Finding]:
+    """Whether producers are told what becomes of their mail; ``at`` is the masked URL."""
+    check = "events"
+    out = []
+    if seen.age > _UNTOLD:
+        what = f"{seen.count} are not published, the oldest for {seen.age:.0f} s"
+        advice = f"is {at} up, and mailgate intake or a worker running? Their log says why"
+        out.append(warn(check, what, advice))
+    for producer in seen.refused:
+        what = f"the broker refuses those of {producer}, while others' go out"
+        advice = (
+            f"have its queue emptied, or see what key mailgate:events:{producer} is; they are "
+            "tried again every quarter of a minute"
+        )
+        out.append(warn(check, what, advice))
+    return out or [good(check, f"producers are told at {at}")]
 
 
 #: What to do about a relay, by the error class of the look at it.

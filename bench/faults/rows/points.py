@@ -11,8 +11,8 @@ from bench.faults.rows.kills import SOON
 from mailgate.failpoints import POINTS
 from tests.acceptance.stage import mails
 
-#: Of operators' commands: their faults are ``operators.py``'s.
-_NOT_HERE = ("resend.",)
+#: Of operators' commands and of events: their faults are elsewhere.
+_NOT_HERE = ("resend.", "events.")
 #: Come to with each mail; the others with each batch or turn.
 _EACH_MAIL = ("smtp.", "render.")
 #: Larger than what goes out in one write, so that there is a place between body and dot.

@@ -353,9 +353,9 @@ def test_what_waits_is_counted_with_its_age(journal: Rig, reader: Reader) -> Non
 
 def test_it_is_told_when_an_event_was_published(journal: Rig, reader: Reader) -> None:
     def when(told: Told) -> Any:
-        return journal.database.read_now(lambda c: outbox.published_at(c, [(told.id, told.at)]))[
-            told.id
-        ]
+        one = [(told.id, told.at)]
+        found = journal.database.read_now(lambda c: outbox.published_at(c, "shop", one))
+        return found[told.id]
 
     journal.add(2)
     first, second = reader.next()
@@ -398,6 +398,9 @@ def test_a_refused_producer_waits_alone(journal: Rig, reader: Reader) -> None:
     assert reader.mark(more, shop=more[0].id - 1)
     assert journal.database.read_now(reader.outbox.behind) == behind
     assert journal.database.read_now(outbox.waiting).refused == ("shop",)
+    assert journal.database.read_now(
+        lambda c: outbox.published_at(c, "shop", [(told[0].id, told[0].at)])
+    ) == {told[0].id: outbox.NOT_YET}
     missed = journal.database.read_now(
         lambda c: reader.outbox.between(c, behind["shop"], reader.reached)
     )

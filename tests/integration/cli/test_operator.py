@@ -20,6 +20,7 @@ from mailgate.config.terms import parse_rate
 from mailgate.intake.accept import Accept
 from mailgate.intake.door import Delivery
 from mailgate.journal.breakers import Health
+from mailgate.journal.outbox import Outbox
 from mailgate.journal.permits import JournalLimiter
 from mailgate.journal.search import story
 from mailgate.journal.settling import Attempt
@@ -30,7 +31,7 @@ from mailgate.model.state import Lane, State
 from mailgate.operations import resend as resending
 from mailgate.operations.standing import Standing
 from mailgate.operations.waiting import reasons
-from tests.contract.journal.rig import Rig, arrival, settlement
+from tests.contract.journal.rig import Rig, arrival, attempt, settlement
 from tests.integration.cli.conftest import Shell
 
 #: A title and a colour for the terminal, a line of its own, text that reads backwards.
@@ -103,6 +104,7 @@ def test_status_of_an_empty_journal(shell: Shell) -> None:
         "breakers": [],
         "digests": {"gathering": 0, "next_due_at": None},
         "cleaned": None,
+        "events": {"waiting": 0, "oldest_s": 0.0, "refused": []},
     }
 
 
@@ -674,3 +676,32 @@ def test_a_relay_that_is_left_alone_is_named(shell: Shell, journal: Rig) -> None
         limiter = JournalLimiter(journal.database)
         said = asyncio.run(reasons(told, found, config, limiter))
         assert list(said.values()) == [words]
+
+
+def test_a_story_says_which_events_the_producer_was_told(shell: Shell, journal: Rig) -> None:
+    [number] = journal.add(1)
+    outbox = Outbox(journal.database, 1)
+    assert journal.database.run_now(lambda c: outbox.hold(c, 10_000)) == 0
+    [first] = journal.database.read_now(lambda c: outbox.next(c, 0))
+    journal.database.run_now(lambda c: outbox.advance(c, 0, first.id, 10_000))
+    [claim] = journal.claim(journal.lease())
+    journal.settle(settlement(claim, State.SENT, attempt=attempt("sent", code=250)))
+    message = spell(journal.row(number).message_id)
+
+    accepted, sent = shell("messages", "show", message, "--json").document["events"]
+    assert accepted["published"]
+    assert accepted["published_at"].endswith("+00:00")
+    assert (sent["published"], sent["published_at"]) == (False, None)
+    said = shell("messages", "show", message).out
+    assert re.search(r"accepted; published at \d\d:\d\d:\d\dZ\n", said)
+    assert said.count("; not published yet\n") == 1
+    status = shell("status", "--json").document["events"]
+    assert (status["waiting"], status["refused"]) == (1, [])
+    assert re.search(
+        r"^events 1 not published yet, the oldest for \d+ s$", shell("status").out, re.M
+    )
+
+    # Nobody is told: then nothing is said of it either.
+    shell.environment["MAILGATE_EVENTS__ENABLED"] = "false"
+    assert "published" not in shell("messages", "show", message).out
+    assert "events" not in shell("status", "--json").document

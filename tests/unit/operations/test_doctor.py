@@ -8,7 +8,7 @@ import time
 import pytest
 
 from mailgate.intake.look import RabbitLook
-from mailgate.journal.look import JournalLook, Population
+from mailgate.journal.look import JournalLook, Population, Untold
 from mailgate.limits.look import RedisLook
 from mailgate.operations import verdicts
 from mailgate.operations.doctor import run
@@ -98,6 +98,19 @@ def test_workers_that_live_and_that_died(alive, silent, level):
 def test_a_clean_up_that_is_overdue_tells_that_beat_does_not_run():
     assert levels(verdicts.people(Population(1, 0, 0, unclean=3600.0))) == []
     assert levels(verdicts.people(Population(1, 0, 0, unclean=4 * 3600.0))) == [Level.WARN]
+
+
+@pytest.mark.parametrize(
+    ("seen", "level"),
+    [
+        (Untold(0, 0.0, ()), []),
+        (Untold(500, 30.0, ()), []),
+        (Untold(500, 300.0, ()), [Level.WARN]),
+        (Untold(0, 0.0, ("shop", "news")), [Level.WARN]),
+    ],
+)
+def test_producers_that_are_not_told(seen, level):
+    assert levels(verdicts.events(seen, "amqp://there")) == level
 
 
 def test_parked_documents_wait_for_a_person():
