@@ -48,6 +48,7 @@ POINTS = {
     "settle.begin": "outcomes are known, no transaction is open",
     "settle.before_commit": "outcomes are written, the transaction is open",
     "settle.after_commit": "outcomes are in the journal, nobody was told",
+    "events.written": "how far events are published is in the journal",
     "burial.sealed": "a dead process's spool is sealed and read",
     "burial.before_commit": "its claims are settled, the transaction is open",
     "burial.after_commit": "its claims are settled, its lease still stands",

@@ -182,6 +182,7 @@ class Publisher:
         kept = await self._database.run(
             lambda c: self._outbox.advance(c, before, batch.reached, _SPAN, refused)
         )
+        failpoints.hit("events.written")
         self._held = begun + _SPAN / 1000
         for producer, after in refused.items():
             self._behind.setdefault(producer, after)

@@ -60,8 +60,9 @@ def beats(run: Run) -> None:
     settings = {
         "streams.transactional.retry.first": "1s",
         "streams.transactional.retry.factor": "1",
-        "breakers.relay.failures": "100000",
-        "breakers.domain.failures": "100000",
+        "streams.transactional.retry.cap": "1s",
+        "breakers.relay.failures": "1000",
+        "breakers.domain.failures": "1000",
     }
     plans = {"soft": ["451 4.7.1 Greylisted", "250"]}
     scene = run.stage("rabbitmq", "sqlite", settings=settings, plans=plans)
@@ -71,11 +72,14 @@ def beats(run: Run) -> None:
     scene.publish(without)
     scene.wait_finished(50, 30)
     beat = [scene.begin("beat") for _ in range(3)]
+    for one in beat:
+        until(lambda one=one: "beat" in one.tail(), 20)
     more = mails(50, to="soft", domain="three.example")
     scene.publish(more)
     scene.wait_finished(100, 30)
     run.strike()
     beat[0].kill()
     run.lift()
-    assert [b.stop() for b in beat[1:]] == [0, 0]
+    codes = [b.stop() for b in beat[1:]]
+    assert codes == [0, 0], (codes, scene.logs())
     run.reckon(scene, [*without, *more], uncertain=0)

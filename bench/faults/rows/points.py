@@ -9,12 +9,14 @@ from bench.faults.fault import Run, fault
 from bench.faults.ground import PAIRS
 from bench.faults.rows.kills import SOON
 from mailgate.failpoints import POINTS
-from tests.acceptance.stage import mails
+from tests.acceptance.stage import Told, mails, until
 
 #: Of operators' commands and of events: their faults are elsewhere.
 _NOT_HERE = ("resend.", "events.")
 #: Come to with each mail; the others with each batch or turn.
 _EACH_MAIL = ("smtp.", "render.")
+#: Come to once or twice in the life of a process.
+_SELDOM = ("smtp.in_body", "smtp.connecting", "events.after_publish", "events.written")
 #: Larger than what goes out in one write, so that there is a place between body and dot.
 _LARGE = {"text": "A long story. " * 6000}
 
@@ -41,10 +43,11 @@ def die_at(
     scene = run.stage(broker, journal, settings=settings, plans={"n": ["slow 0.02"]}, **more)
 
     def when(name: str) -> int:
-        if name in ("smtp.in_body", "smtp.connecting"):
-            return run.random.randint(1, 2)
+        if name in _SELDOM or name.startswith("burial."):
+            return 1
         return run.random.randint(1, 25 if name.startswith(_EACH_MAIL) else 3)
 
+    told = Told(scene.broker if broker == "rabbitmq" else scene.redis())
     scene.arm(",".join(f"{name}=kill@{when(name)}*{times}" for name in names))
     intake = scene.keep(scene.intake)
     workers = [scene.keep(lambda: scene.worker(2)), scene.keep(lambda: scene.worker(1))]
@@ -62,6 +65,10 @@ def die_at(
             break
     for one in (intake, *workers):
         one.leave()
+    wanted_events = scene.journal.one("SELECT count(*) FROM events")
+    until(lambda: len(told.ids()) >= wanted_events, 30, scene.logs)
+    run.note(events=wanted_events, events_repeated=len(told.events()) - wanted_events)
+    assert len(told.ids()) == wanted_events
     fired = Counter(name for name, _ in scene.fired())
     run.note(deaths=sum(fired.values()), points=len(names))
     assert fired == wanted, f"nobody came there often enough: {wanted - fired}"

@@ -85,7 +85,7 @@ def soak(run: Run) -> None:
     spare = scene.keep(scene.intake)
     scene.wait_for_workers(2)
     documents: list[Document] = []
-    rate = 0.7 * _capacity(scene, documents)
+    rate = 0.7 * min(1.0, max(run.size, 0.2)) * _capacity(scene, documents)
     meter = Meter([intake.pid, steady.pid])
     end = time.monotonic() + SECONDS
     made: dict[str, int] = defaultdict(int)

@@ -11,6 +11,7 @@ from tests.acceptance.stage.load import mails, publish_amqp, publish_list, publi
 from tests.acceptance.stage.proc import Kept, Program, connections_to, cpu_seconds, family
 from tests.acceptance.stage.relay import Copy, Relay
 from tests.acceptance.stage.stage import Stage, until
+from tests.acceptance.stage.told import Told
 
 __all__ = [
     "Account",
@@ -20,6 +21,7 @@ __all__ = [
     "Program",
     "Relay",
     "Stage",
+    "Told",
     "connections_to",
     "cpu_seconds",
     "family",
