@@ -48,12 +48,12 @@ POINTS = {
     "settle.begin": "outcomes are known, no transaction is open",
     "settle.before_commit": "outcomes are written, the transaction is open",
     "settle.after_commit": "outcomes are in the journal, nobody was told",
-    "events.written": "how far events are published is in the journal",
     "burial.sealed": "a dead process's spool is sealed and read",
     "burial.before_commit": "its claims are settled, the transaction is open",
     "burial.after_commit": "its claims are settled, its lease still stands",
     "events.before_send": "a batch of events is read, none has gone out",
     "events.before_mark": "the broker has a batch of events, the journal does not know",
+    "events.written": "how far events are published is in the journal",
     "resend.before_commit": "failures are queued again, the transaction is open",
     "resend.after_commit": "failures are queued again, nobody was rung",
 }

@@ -22,13 +22,13 @@ SEED = 20261125
 #: One of each kind; the others differ from these in their numbers and servers.
 QUICK = (
     "points-valkey-sqlite",
-    "intake-kills-amqp",
+    "intake-kills-stream",
     "pause-smtp-before-dot",
-    "postgresql-stopped",
     "rabbitmq-kills",
+    "valkey-wiped",
+    "postgresql-stopped",
     "poison",
     "rolling-restarts",
-    "resend-race",
     "resend-interrupted",
 )
 

@@ -63,7 +63,7 @@ def resend_race(run: Run) -> None:
     "each sent exactly once",
 )
 def resend_interrupted(run: Run) -> None:
-    many = run.many(5000, 1200)
+    many = run.many(5000, 1100)
     scene, documents = _failures(run, many, run.random.choice(("postgresql", "sqlite")))
     command = ("failures", "resend", "--since", "1h", "--reason", "test", "--yes")
 
