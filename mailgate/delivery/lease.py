@@ -17,6 +17,7 @@ from mailgate.config.streams import Stream
 from mailgate.delivery import spool as spools
 from mailgate.delivery.recovery import judge
 from mailgate.delivery.spool import Spool
+from mailgate.delivery.watermark import Watermark
 from mailgate.journal import leases
 from mailgate.journal.database import Connection, Database, elapsed
 from mailgate.journal.leases import Lease
@@ -50,12 +51,16 @@ class ProcessLease:
         self._heard: dict[int, tuple[int, float]] = {}
         self._listened = 0.0
         self._removed = False
+        self._watermark = Watermark(config.state_dir.resolve())
         self.of, self.place = 1, 0
         self.id = 0
         self.spool: Spool
 
     async def open(self) -> None:
-        """Write ourselves down; from here on we may claim."""
+        """Write ourselves down; from here on we may claim.
+
+        Raises ``JournalSetBack`` for a journal that is older than what this host knows.
+        """
         now = self._database.now()
         self.id = self._ids.take(now)
         directory = (self._config.state_dir / "spool").resolve()
@@ -64,12 +69,18 @@ class ProcessLease:
             self.id, KIND, socket.gethostname(), boot_id(), os.getpid(), str(self.spool.path)
         )
         begun = elapsed()
+
+        def write(connection: Connection) -> None:
+            self._watermark.reach(connection, now)
+            leases.write(connection, lease, now)
+
         try:
-            await self._database.run(lambda c: leases.write(c, lease, now))
+            await self._database.run(write)
         except BaseException:
             # Perhaps it was written: then under it nothing is claimed, and others remove it.
             self.spool.close()
             raise
+        self._watermark.keep(now)
         self._beaten = begun
         await self._look_around()
 
@@ -85,11 +96,14 @@ class ProcessLease:
     async def beat(self) -> bool:
         """Say that we live; false when we have been buried and must stop."""
         begun = elapsed()
+        now = self._database.now()
 
         def work(connection: Connection) -> bool:
-            return leases.beat(connection, self.id, self._database.now())
+            self._watermark.reach(connection, now)
+            return leases.beat(connection, self.id, now)
 
         alive = await self._database.run(work)
+        self._watermark.keep(now)
         if alive and not self.spool.sealed:
             self._beaten = begun
             await self._look_around()

@@ -67,6 +67,8 @@ _OUT_OF_WAITING = frozenset(
         State.DIGESTED,
         State.CANCELLED,
         State.HELD,
+        # The journal was restored: it may have been sent since the backup.
+        State.UNCERTAIN,
     }
 )
 
@@ -75,7 +77,9 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.SENDING, State.QUEUED}) | _OUT_OF_WAITING,
     State.DEFERRED: frozenset({State.SENDING, State.QUEUED}) | _OUT_OF_WAITING,
     # By itself it is not sent again, nor taken: only its digest, or an end, leads out.
-    State.GATHERING: frozenset({State.DIGESTED, State.EXPIRED, State.SUPPRESSED, State.CANCELLED}),
+    State.GATHERING: frozenset(
+        {State.DIGESTED, State.EXPIRED, State.SUPPRESSED, State.CANCELLED, State.UNCERTAIN}
+    ),
     State.SENDING: frozenset(
         {
             State.QUEUED,
@@ -90,7 +94,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
         }
     ),
     State.UNCERTAIN: frozenset({State.QUEUED, State.SENT}),
-    State.HELD: frozenset({State.QUEUED, State.CANCELLED, State.EXPIRED}),
+    State.HELD: frozenset({State.QUEUED, State.CANCELLED, State.EXPIRED, State.UNCERTAIN}),
     State.BOUNCED: frozenset({State.QUEUED}),
     State.FAILED: frozenset({State.QUEUED}),
     State.EXPIRED: frozenset({State.QUEUED}),

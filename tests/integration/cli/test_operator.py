@@ -19,6 +19,7 @@ from mailgate.config.shape import Config
 from mailgate.config.terms import parse_rate
 from mailgate.intake.accept import Accept
 from mailgate.intake.door import Delivery
+from mailgate.journal import leases
 from mailgate.journal.breakers import Health
 from mailgate.journal.outbox import Outbox
 from mailgate.journal.permits import JournalLimiter
@@ -705,3 +706,23 @@ def test_a_story_says_which_events_the_producer_was_told(shell: Shell, journal: 
     shell.environment["MAILGATE_EVENTS__ENABLED"] = "false"
     assert "published" not in shell("messages", "show", message).out
     assert "events" not in shell("status", "--json").document
+
+
+def test_a_restored_journal_is_said_to_be_one_when_no_worker_lives(
+    shell: Shell, journal: Rig
+) -> None:
+    journal.add(2)
+    lease = journal.lease()
+    refused = shell("db", "restored")
+    assert refused.code == 1
+    assert "1 worker processes are alive" in refused.err
+    journal.database.run_now(lambda c: leases.remove(c, [lease]))
+    assert shell("db", "restored", "--dry-run", "--json").document == {
+        "uncertain": 2,
+        "dry_run": True,
+    }
+    assert "2 recipients are uncertain" in shell("db", "restored", "--reason", "disk").out
+    assert "resend 0 recipients" in shell("failures", "resend", "--all", "--dry-run").out
+    again = shell("failures", "resend", "--error-class", "restored", "--uncertain", "--dry-run")
+    assert "resend 2 recipients" in again.out
+    assert shell("db", "restored", "--until", "noon").code == 2

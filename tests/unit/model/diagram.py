@@ -15,7 +15,7 @@ MEANING = {
     State.SENT: "a relay has taken it (250 after the final dot)",
     State.BOUNCED: "the address does not take mail",
     State.FAILED: "it cannot be delivered, or the schedule gave up; the address is not to blame",
-    State.UNCERTAIN: "no answer came after the final dot: perhaps delivered",
+    State.UNCERTAIN: "perhaps delivered: no answer after the final dot, or a restored journal",
     State.EXPIRED: "its `expires_at` passed first",
     State.SUPPRESSED: "the address is on the suppression list",
     State.THROTTLED: "dropped by a throttle with `on_limit = drop`",

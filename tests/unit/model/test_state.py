@@ -16,12 +16,12 @@ ROOT = Path(__file__).parents[3]
 
 #: Written by hand from the plan, to be compared with the code's table.
 PLAN = """
-queued -> sending queued gathering expired suppressed throttled digested cancelled held
-deferred -> sending queued gathering expired suppressed throttled digested cancelled held
-gathering -> digested expired suppressed cancelled
+queued -> sending queued gathering expired suppressed throttled digested cancelled held uncertain
+deferred -> sending queued gathering expired suppressed throttled digested cancelled held uncertain
+gathering -> digested expired suppressed cancelled uncertain
 sending -> queued sent deferred bounced failed uncertain expired held captured
 uncertain -> queued sent
-held -> queued cancelled expired
+held -> queued cancelled expired uncertain
 bounced -> queued
 failed -> queued
 expired -> queued
