@@ -70,7 +70,7 @@ def test_a_worker_is_killed_only_after_the_longest_drain(name: str) -> None:
     drain = task + celery_app.GRACE + loop.LET_GO + celery_app.LAST_RINGS
     [stop] = said(FOLDER / name, "TimeoutStopSec")
     assert drain + 15 <= int(stop) <= drain + 30
-    # SIGTERM to a child of the pool would kill it in the middle of its conversations.
+    # The main process drains its children; what is left at the end is killed with it.
     assert said(FOLDER / name, "KillMode") == ["mixed"]
 
 
