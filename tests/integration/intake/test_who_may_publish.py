@@ -93,8 +93,8 @@ async def test_rabbitmq_refuses_the_user_id_of_another(rabbitmq, shared, opened,
 
 def acl() -> list[str]:
     """The rules of the operators' guide for the user billing."""
-    guide = Path(__file__).parents[3] / "docs" / "operators.md"
-    [line] = re.findall(r"(?m)^valkey-cli (ACL SETUSER billing .*)$", guide.read_text("utf-8"))
+    guide = (Path(__file__).parents[3] / "docs" / "operators.md").read_text("utf-8")
+    [line] = re.findall(r"(?m)^valkey-cli (ACL SETUSER billing reset .*)$", guide)
     return shlex.split(line)
 
 
