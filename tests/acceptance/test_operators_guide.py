@@ -18,6 +18,7 @@ import pytest
 import redis
 from aiosmtpd.controller import Controller
 
+from tests.acceptance.stage.loaded import loaded
 from tests.servers.process import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,15 +79,7 @@ class Gateway:
             client.xadd("mailgate:inbox", {"message": json.dumps(message)})
 
     def run(self, line: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*MAILGATE, *shlex.split(line)],
-            cwd=self.directory,
-            env=self.environ,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return loaded(ROOT).run(shlex.split(line), env=self.environ, cwd=self.directory)
 
     def items(self, line: str) -> list[dict[str, Any]]:
         done = self.run(f"{line} --json")

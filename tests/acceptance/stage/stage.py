@@ -26,6 +26,7 @@ from tests.acceptance.stage.load import (
     publish_stream,
     recipients,
 )
+from tests.acceptance.stage.loaded import loaded
 from tests.acceptance.stage.proc import Kept, Program
 from tests.acceptance.stage.relay import Relay
 
@@ -79,15 +80,20 @@ class Stage:
         self, *arguments: str, code: int | None = 0, stdin: bytes | None = None
     ) -> subprocess.CompletedProcess[str]:
         """A command to its end; ``code`` is the exit code that it must have."""
-        done = subprocess.run(
-            [*self._program, *arguments],
-            env=self.environment,
-            cwd=self.directory,
-            capture_output=True,
-            input=None if stdin is None else stdin.decode(),
-            text=True,
-            timeout=60,
-        )
+        if self._program is _MAILGATE and "MAILGATE_FAILPOINTS" not in self.environment:
+            done = loaded(ROOT).run(
+                arguments, env=self.environment, cwd=self.directory, stdin=stdin
+            )
+        else:
+            done = subprocess.run(
+                [*self._program, *arguments],
+                env=self.environment,
+                cwd=self.directory,
+                capture_output=True,
+                input=None if stdin is None else stdin.decode(),
+                text=True,
+                timeout=60,
+            )
         said = f"{arguments}: {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
         assert code is None or done.returncode == code, said
         return done
