@@ -105,6 +105,7 @@ class AmqpWay:
         self._idle: deque[_Line] = deque(maxlen=KEPT)
         self._pid = os.getpid()
         self._threads: ThreadPoolExecutor | None = None
+        self._closed = False
 
     def put(self, body: bytes, key: str) -> str:
         message = amqp.Message(
@@ -138,6 +139,7 @@ class AmqpWay:
         return await loop.run_in_executor(self._threads, self.put, body, key)
 
     def close(self) -> None:
+        self._closed = True  # what is in use is closed by whoever uses it
         if self._pid == os.getpid():
             while self._idle:
                 _politely(self._idle.pop())
@@ -169,7 +171,7 @@ class AmqpWay:
             line.drop()
 
     def _keep(self, line: _Line) -> None:
-        if len(self._idle) >= KEPT:
+        if self._closed or len(self._idle) >= KEPT:
             _politely(line)
         else:
             self._idle.append(line)

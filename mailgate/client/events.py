@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -146,16 +146,14 @@ class RedisListener:
     def close(self) -> None:
         import redis
 
-        try:
+        with suppress(redis.RedisError, OSError):
             if self._group is not None:
-                # Ours alone to end: what we hold and did not acknowledge must stay known.
+                # What we hold and did not acknowledge must stay known.
                 held = self._client.xpending_range(
                     self._stream, self._group, "-", "+", 1, self._consumer
                 )
                 if not held:
                     self._client.xgroup_delconsumer(self._stream, self._group, self._consumer)
-        except (redis.RedisError, OSError):
-            pass
         self._client.close()
 
 
@@ -183,7 +181,7 @@ class AmqpListener:
         self._found: list[Event] = []
         self._kept = group is not None
         self._connection = amqp.Connection(**options(url, timeout))
-        with _amqp_errors(self.close):
+        with _amqp_errors(self._connection.collect):
             self._connection.connect()
             self._channel = self._connection.channel()
             if group is None:
@@ -203,7 +201,7 @@ class AmqpListener:
         self._found.append(Event(json.loads(body), message.delivery_tag))
 
     def read(self, wait: float) -> Sequence[Event]:
-        with _amqp_errors(self.close):
+        with _amqp_errors(self._connection.collect):
             try:
                 while not self._found:
                     self._connection.drain_events(timeout=max(wait, 0.001))
@@ -214,10 +212,14 @@ class AmqpListener:
 
     def done(self, event: Event) -> None:
         if self._kept:
-            with _amqp_errors(self.close):
+            with _amqp_errors(self._connection.collect):
                 self._channel.basic_ack(event.handle)
 
     def close(self) -> None:
+        from amqp.exceptions import AMQPError
+
+        with suppress(AMQPError, OSError):
+            self._connection.close()
         self._connection.collect()
 
 

@@ -14,9 +14,10 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from mailgate.client import capture
 from mailgate.client.errors import NoAnswer
 from mailgate.client.events import Event, Listener, listeners
-from mailgate.client.ways import Away, pauses
+from mailgate.client.ways import Away, Shut, pauses
 
 if TYPE_CHECKING:
     from mailgate.client.client import Client
@@ -29,7 +30,12 @@ DEFAULT_PRODUCER = "default"
 
 @contextmanager
 def _listening(client: Client, group: str | None, until: float) -> Iterator[Listener]:
-    """A listener on whichever broker answers. Raises ``NoAnswer`` when none does in time."""
+    """A listener on whichever broker answers.
+
+    Raises ``NoAnswer`` when none does in time, or one says that we may not listen.
+    """
+    if capture.current() is not None:
+        raise NoAnswer("what is published is captured: no gateway will answer")
     producer = client.producer or DEFAULT_PRODUCER
     ways = listeners(client.url, producer, timeout=client.timeout, group=group)
     for pause in pauses(len(client.url.split(";"))):
@@ -39,6 +45,8 @@ def _listening(client: Client, group: str | None, until: float) -> Iterator[List
         except Away as error:
             if time.monotonic() + pause > until:
                 raise NoAnswer(f"no events can be read: {error}") from error
+        except Shut as error:
+            raise NoAnswer(f"no events can be read: {error}") from error
         time.sleep(pause)
     try:
         yield listener
@@ -54,8 +62,12 @@ def command(
         client.publish(_command(verb, which)[0])
         return None
     until = time.monotonic() + wait
-    with _listening(client, None, until) as listener:
-        return _answer(client, listener, verb, which, until, lambda event: None)
+    try:
+        with _listening(client, None, until) as listener:
+            return _answer(client, listener, verb, which, until, lambda event: None)
+    except Away as error:
+        # Whether it was carried out is not known, so it is not published again.
+        raise NoAnswer(f"the broker went away before the answer came: {error}") from error
 
 
 def wait_for(
@@ -63,25 +75,40 @@ def wait_for(
 ) -> Event:
     """The answer to an ``ask`` once nothing more happens to the message by itself."""
     until = time.monotonic() + timeout
-    with _listening(client, None, until) as listener:
-        while True:
-            told: set[str] = set()
-            answer = _answer(client, listener, "ask", which, until, _endings(told))
-            said = answer["command"]
-            if said.get("final"):
-                return answer
-            waiting = {one["id"] for one in said.get("recipients", ())} or {""}
-            ask_again = min(until, time.monotonic() + _ASK_AGAIN)
-            note = _endings(told)
-            while not waiting <= told and time.monotonic() < ask_again:
-                for event in listener.read(min(_TICK, max(0.0, ask_again - time.monotonic()))):
-                    note(event)
-                    if not said.get("recipients") and _about(event, which):
-                        told.add("")
-                if stopped.is_set():
-                    raise NoAnswer("nobody waits for it any more")
-            if time.monotonic() >= until:
-                raise NoAnswer(f"it is not over yet after {timeout:g} s", last=answer)
+    while True:
+        try:
+            with _listening(client, None, until) as listener:
+                return _outcome(client, listener, which, until, stopped)
+        except Away:
+            continue  # whatever was missed meanwhile, the next answer knows
+
+
+def _outcome(
+    client: Client,
+    listener: Listener,
+    which: dict[str, Any],
+    until: float,
+    stopped: threading.Event,
+) -> Event:
+    while True:
+        told: set[str] = set()
+        note = _endings(told)
+        answer = _answer(client, listener, "ask", which, until, note, stopped)
+        said = answer["command"]
+        if said.get("final"):
+            return answer
+        waiting = {one["id"] for one in said.get("recipients", ())}
+        ask_again = min(until, time.monotonic() + _ASK_AGAIN)
+        while not (waiting and waiting <= told) and time.monotonic() < ask_again:
+            heard = listener.read(min(_TICK, max(0.0, ask_again - time.monotonic())))
+            for event in heard:
+                note(event)
+            if not waiting and any(_about(event, which) for event in heard):
+                break  # there was no such message, and now there is
+            if stopped.is_set():
+                raise NoAnswer("nobody waits for it any more", last=answer)
+        if time.monotonic() >= until:
+            raise NoAnswer("it is not over yet", last=answer)
 
 
 def _endings(told: set[str]) -> Callable[[Event], None]:
@@ -107,11 +134,12 @@ def _answer(
     which: dict[str, Any],
     until: float,
     note: Callable[[Event], None],
+    stopped: threading.Event | None = None,
 ) -> Event:
     document, number = _command(verb, which)
     client.publish(document)
     last: Event | None = None
-    while (left := until - time.monotonic()) > 0:
+    while (left := until - time.monotonic()) > 0 and not (stopped and stopped.is_set()):
         for event in listener.read(min(_TICK, left)):
             note(event)
             said = event.get("command") or {}

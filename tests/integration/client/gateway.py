@@ -5,6 +5,7 @@ Owns no mail. What it tells has been checked to be what a real one may say.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -81,7 +82,8 @@ class Gateway:
     def _redis(self) -> None:
         position: Any = "0"
         with redis.Redis.from_url(self._url) as client:
-            client.xgroup_create("mailgate:inbox", "mailgate", id="0", mkstream=True)
+            with contextlib.suppress(redis.ResponseError):  # it is there already
+                client.xgroup_create("mailgate:inbox", "mailgate", id="0", mkstream=True)
             self._ready.set()
             while not self._over.is_set():
                 for _, entries in client.xread({"mailgate:inbox": position}, block=50) or []:

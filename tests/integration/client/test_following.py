@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mailgate.client import Client, Message, NoAnswer
+from mailgate.client import Client, Message, NoAnswer, captured
 from tests.integration.client.gateway import Gateway, event, state, until
 from tests.servers import Valkey
 
@@ -178,3 +178,47 @@ def test_events_go_on_after_the_broker_was_away(valkey: Valkey) -> None:
     reader.join(10)
     server.close()
     assert found == ["r0-3", "r1-3"]
+
+
+def test_a_wait_goes_on_when_the_broker_restarts(valkey: Valkey) -> None:
+    final = threading.Event()
+
+    def answers(document: dict[str, Any]) -> list[dict[str, Any]]:
+        states = ["sent"] if final.is_set() else ["sending"]
+        return [state(document, "done", states=states, final=final.is_set())]
+
+    server = Gateway(valkey.url, answers)
+    found: list[Any] = []
+    client = Client(valkey.url, producer="shop", timeout=1.0, mandatory=False)
+    waiter = threading.Thread(
+        target=lambda: found.append(client.wait_for(idempotency_key="k1", timeout=20))
+    )
+    waiter.start()
+    until(lambda: bool(server.seen))
+    server.close()
+    valkey.stop()
+    final.set()
+    valkey.start()
+    server = Gateway(valkey.url, answers)
+    waiter.join(20)
+    server.close()
+    assert found[0]["command"]["recipients"][0]["state"] == "sent"
+
+
+def test_who_may_not_listen_is_told_at_once(valkey: Valkey) -> None:
+    begun = time.monotonic()
+    with Client(valkey.url.replace("redis://", "redis://nobody:wrong@")) as client:
+        with pytest.raises(NoAnswer, match="no events can be read"):
+            client.ask("order-1", wait=30)
+        with pytest.raises(NoAnswer):
+            next(client.events())
+    assert time.monotonic() - begun < 5
+
+
+def test_nobody_answers_where_everything_is_captured() -> None:
+    client = Client("redis://nowhere.invalid", producer="shop")
+    with captured() as outbox:
+        client.cancel("order-1")
+        with pytest.raises(NoAnswer, match="captured"):
+            client.ask("order-1")
+    assert outbox[0]["cancel"] == {"id": "order-1"}
