@@ -13,7 +13,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from mailgate.config.relays import Secret
+from mailgate.config.relays import Relay, Secret
+from mailgate.config.reloading import Renewal
 from mailgate.config.sandbox import VIEWER
 from mailgate.config.shape import Config
 from mailgate.config.terms import Rate
@@ -47,6 +48,7 @@ from mailgate.model.outcome import Outcome, Reply, Scope
 from mailgate.model.state import Lane, Phase
 from mailgate.operations.digests import Closer, close_when_due
 from mailgate.operations.mending import Release, keep_fresh, release_when_due
+from mailgate.operations.reloading import Reloader, Source
 from mailgate.render.catalogue import built_in_root
 from mailgate.render.dkim import Signer
 from mailgate.render.dkim_keys import read_keys
@@ -75,44 +77,46 @@ class Gateway:
         *,
         ring: Callable[[Lane], None],
         passwords: Mapping[str, Secret],
+        password: Callable[[str, Relay], Secret | None] = lambda name, relay: None,
         shelf: Shelf,
-        limiter: Callable[[Database], Limiter],
+        limiter: Callable[[Database, Callable[[], Config]], Limiter],
         signer: Signer | None = None,
         board: Board | None = None,
         tracing: Tracing | None = None,
+        source: Source | None = None,
     ) -> None:
         self._config = config
         self._ring = ring
         if config.journal.url is None:
             raise ValueError("journal.url is not set")
         self._database = Database(config.journal.url)
-        self._queue = Queue(self._database, config.categories)
-        self._limiter = limiter(self._database)
+        # Also what a reload changes: whoever was given it looks into this one.
+        self._categories = dict(config.categories)
+        self._queue = Queue(self._database, self._categories)
+        self._limiter = limiter(self._database, lambda: self._config)
         self._shelf = shelf
         self._renderer = Renderer(shelf.catalogue, signer=signer)
-        self._seats = {
-            name: Seats(self._database, lambda: self._lease.id, name, relay.max_connections_total)
-            for name, relay in config.relays.items()
-            if relay.max_connections_total is not None
-        }
+        self._seats = self._seats_of(config.relays)
         viewer = config.sandbox.viewer
         self._pool = Pool(
             config.relays if viewer is None else {**config.relays, VIEWER: viewer},
             passwords,
-            kept={
-                name: kept_for_urgent(relay.max_connections, config.worker.reserved)
-                for name, relay in config.relays.items()
-            },
+            kept=_kept(config),
             rules=config.rules,
             seats=self._seats,
         )
+        self._password = password
         self._ids = Ids(random.random)
         self._tally = Tally()
         # Intake publishes; where there is none, we do.
         self._publisher = Publisher(config, self._database, tally=self._tally, patience=PATIENT)
         self._tracing = tracing
         self._lease = self._new_lease()
+        self._reloader = Reloader(
+            self._database, "worker", config, source or Source(lambda: self._config), self._adopt
+        )
         self._pipeline: Pipeline | None = None
+        self._closer: Closer | None = None
         self._taker: Taker | None = None
         self._vitals: Vitals | None = None
         if board is not None:
@@ -138,8 +142,10 @@ class Gateway:
         *,
         ring: Callable[[Lane], None],
         passwords: Mapping[str, Secret] | None = None,
+        password: Callable[[str, Relay], Secret | None] = lambda name, relay: None,
         board: Board | None = None,
         tracing: Tracing | None = None,
+        source: Source | None = None,
     ) -> Gateway:
         """Reads templates and DKIM keys; raises ``ConfigError`` for a key that cannot sign.
 
@@ -150,11 +156,13 @@ class Gateway:
             config,
             ring=ring,
             passwords=passwords or {},
+            password=password,
             shelf=Shelf(roots, default_locale=config.default_locale),
-            limiter=lambda database: open_limiter(config, database),
+            limiter=lambda database, current: open_limiter(config, database, current),
             signer=read_keys(config.dkim).signer(),
             board=board,
             tracing=tracing,
+            source=source,
         )
 
     async def start(self) -> None:
@@ -166,6 +174,7 @@ class Gateway:
                 raise SchemaBehind(f"the journal's schema is at {behind}: run mailgate db upgrade")
             secret = await self._database.run(hmac_key)
             await self._lease.open()
+            await self._reloader.begin(self._lease.id)
         except BaseException:
             self._database.close()
             raise
@@ -180,6 +189,13 @@ class Gateway:
         self._tend(secret)
         if self._vitals is not None:
             self._shown = asyncio.create_task(self._vitals.hang_out())
+
+    def _seats_of(self, relays: Mapping[str, Relay]) -> dict[str, Seats]:
+        return {
+            name: Seats(self._database, lambda: self._lease.id, name, relay.max_connections_total)
+            for name, relay in relays.items()
+            if relay.max_connections_total is not None
+        }
 
     def _new_lease(self) -> ProcessLease:
         slots = self._config.worker.conversations * SLOTS
@@ -260,11 +276,37 @@ class Gateway:
         await self._limiter.close()
         if self._pipeline is not None:
             try:
+                await asyncio.to_thread(self._reloader.end_now)
                 if not self._pipeline.unsettled:
                     await self._lease.close()
             except JournalAway as error:
                 self._trouble("the journal is away; others will settle what is left", error)
         self._database.close()
+
+    # --- the configuration, read again ----------------------------------------------------
+
+    def _adopt(self, renewal: Renewal) -> None:
+        """Raises ``ValueError`` or ``OSError`` with nothing changed."""
+        config = renewal.config
+        new = {name: config.relays[name] for name in renewal.new}
+        seats = self._seats_of(new)
+        passwords = {
+            name: secret
+            for name, relay in new.items()
+            if (secret := self._password(name, relay)) is not None
+        }
+        self._pool.add(new, passwords, kept=_kept(config), seats=seats, rules=config.rules)
+        self._seats |= seats
+        self._pool.read_by(config.rules)
+        self._config = config
+        self._categories |= config.categories
+        for name in set(self._categories) - set(config.categories):
+            del self._categories[name]
+        self._lease.adopt(config)
+        self._publisher.adopt(config)
+        for one in (self._pipeline, self._closer):
+            if one is not None:
+                one.adopt(config)
 
     # --- templates -----------------------------------------------------------------------
 
@@ -273,13 +315,14 @@ class Gateway:
 
         And close the digests whose time has come.
         """
-        release = Release(self._shelf, self._database, self._ring, self._config.categories)
+        release = Release(self._shelf, self._database, self._ring, self._categories)
 
         def changed(names: frozenset[str]) -> None:
             self._renderer.adopt(self._shelf.catalogue)
             release.changed(names)
 
         closer = Closer(self._database, self._config, secret, self._subject, self._ring)
+        self._closer = closer
         self._tending = [
             asyncio.create_task(keep_fresh(self._shelf, changed)),
             asyncio.create_task(release_when_due(release)),
@@ -304,6 +347,7 @@ class Gateway:
                     next_beat = now + every
                 if self._ending:
                     continue
+                await self._reloader.look()
                 buried = await self._lease.sweep(random.random)
                 if now >= next_unclaimed:
                     next_unclaimed = now + self._config.worker.lease
@@ -332,6 +376,7 @@ class Gateway:
             lease = self._new_lease()
             await lease.open()
             self._lease = lease
+            await self._reloader.moved(lease.id)
             for seats in self._seats.values():
                 await seats.renew()
             self._pipeline = self._new_pipeline(secret)
@@ -369,8 +414,19 @@ class Gateway:
         return self._pool.deliver(relay, envelope, marker, gate, urgent=urgent)
 
 
-def open_limiter(config: Config, database: Database) -> Limiter:
-    """The store of the permits: the journal, or the Redis that the configuration names."""
+def _kept(config: Config) -> dict[str, int]:
+    """How many connections of each relay only urgent mail may use."""
+    reserved = config.worker.reserved
+    return {n: kept_for_urgent(r.max_connections, reserved) for n, r in config.relays.items()}
+
+
+def open_limiter(
+    config: Config, database: Database, current: Callable[[], Config] | None = None
+) -> Limiter:
+    """The store of the permits: the journal, or the Redis that the configuration names.
+
+    ``current`` gives the configuration whose limits a wiped store is rebuilt for.
+    """
     url = limiter_url(config)
     if url == "journal":
         return JournalLimiter(database)
@@ -384,7 +440,7 @@ def open_limiter(config: Config, database: Database) -> Limiter:
     async def recalled() -> list[tuple[str, Rate, list[Use]]]:
         _log.warning("the limiter's store has lost its memory: reading it from the journal")
         try:
-            return await recall(database, config)
+            return await recall(database, config if current is None else current())
         except JournalAway as error:
             raise LimiterAway(f"the journal is away: {error}") from error
 

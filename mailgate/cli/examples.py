@@ -17,6 +17,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "flower": ("mailgate flower --port 5555",),
     "studio": ("mailgate studio --port 8026",),
     "status": ("mailgate status --watch", "mailgate status --json"),
+    "reload": ("mailgate reload --reason 'newsletter slower'", "mailgate reload --json --wait 30"),
     "pause": (
         "mailgate pause domain example.com --reason 'they asked us to wait'",
         "mailgate pause all --reason 'wrong prices in the newsletter'",

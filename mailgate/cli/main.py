@@ -28,6 +28,7 @@ from mailgate.cli import (
     processes,
     publish,
     relays,
+    rereading,
     rules,
     schedules,
     settings,
@@ -107,6 +108,7 @@ app.command()(studio.studio)
 app.command()(publish.send)
 app.command()(status.status)
 app.command()(doctor.doctor)
+app.command()(rereading.reload)
 app.add_typer(messages.app, name="messages")
 app.add_typer(failures.app, name="failures")
 app.add_typer(parked.app, name="parked")

@@ -6,6 +6,7 @@ Owns their command lines and how signals stop them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
@@ -17,9 +18,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mailgate.cli.notify import ready
-from mailgate.cli.setting import check_keys, complain, fail, read_file, setting
+from mailgate.cli.rereading import keep_current, kept_current
+from mailgate.cli.setting import check_keys, complain, fail, guarded, read_file, setting
 
 if TYPE_CHECKING:
+    from mailgate.config.reloading import Renewal
     from mailgate.config.shape import Config
     from mailgate.tracing.spans import Tracing
 
@@ -66,20 +69,32 @@ def intake() -> None:
     ids = Ids(random.random)
     url = config.intake.url or config.broker.url or ""
     tracing = _tracing(config)
+    accepts: list[Accept] = []
     tally, pulse, consuming = Tally(), watching.Pulse(), threading.Event()
+    publisher = Publisher(config, database, tally=tally)
 
     def on_ready() -> None:
         consuming.set()
         ready()
 
+    def accept() -> Accept:
+        accepts.append(Accept(config, Arrivals(database, ids), shelf.check_data, tracing))
+        return accepts[-1]
+
+    def adopt(renewal: Renewal) -> None:
+        publisher.adopt(renewal.config)
+        for one in accepts:
+            one.adopt(renewal.config)
+
     async def run(stop: asyncio.Event) -> None:
         beating = asyncio.create_task(pulse.keep())
+        current = asyncio.create_task(keep_current(config, database, "intake", adopt))
         with Doorbell(celery_app.app) as bell:
             fresh = asyncio.create_task(keep_fresh(shelf, lambda _names: None))
-            telling = asyncio.create_task(Publisher(config, database, tally=tally).run())
+            telling = asyncio.create_task(publisher.run())
             await serve(
                 open_doors(url, config.intake.queue, own=config.queues, batch=config.intake.batch),
-                lambda: Accept(config, Arrivals(database, ids), shelf.check_data, tracing),
+                accept,
                 bell.ring,
                 stop,
                 batch=config.intake.batch,
@@ -90,6 +105,8 @@ def intake() -> None:
             telling.cancel()
             await asyncio.wait([telling])
         beating.cancel()
+        current.cancel()
+        await asyncio.wait([current])
 
     try:
         with watching.intake(config, tally, pulse, consuming.is_set):
@@ -112,6 +129,7 @@ def worker(
 ) -> None:
     """Deliver what is due. Run one on each machine, or several for reserved lanes."""
     from mailgate.cli import watching
+    from mailgate.journal.processes import asked_last
     from mailgate.model.state import Lane
     from mailgate.worker import celery_app, command
     from mailgate.worker.settings import WorkerSettingsError
@@ -120,7 +138,9 @@ def worker(
     config = setting.config()
     check_keys(config)
     _require_tracing(config)
-    setting.database().close()
+    with contextlib.closing(setting.database()) as database:
+        number = guarded(lambda: database.read_now(asked_last)).number
+    celery_app.reread(setting.reread, number)
     celery_app.when_ready(ready)
     lanes = [Lane(one.value) for one in lane] if lane else list(Lane)
     try:
@@ -141,11 +161,15 @@ def worker(
 def beat() -> None:
     """Run the clock for schedules (Celery beat). Several at once are harmless."""
     from mailgate.cli import watching
-    from mailgate.worker import command
+    from mailgate.worker import celery_app, command
 
     setting.logs()
     config = setting.config()
-    with watching.beat(config):
+
+    def adopt(renewal: Renewal) -> None:
+        celery_app.use(renewal.config)
+
+    with watching.beat(config), kept_current(config, "beat", adopt):
         code = command.beat(config, loglevel=config.log.level)
     raise typer.Exit(code)
 

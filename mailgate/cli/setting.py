@@ -38,19 +38,30 @@ class Setting:
 
     def said(self) -> Config:
         """The configuration as it was written."""
-        from mailgate.config.load import ConfigError, load
+        from mailgate.config.load import ConfigError
+
+        try:
+            return self._read()
+        except ConfigError as error:
+            for fault in error.faults:
+                complain(str(fault))
+            raise typer.Exit(2) from None
+
+    def reread(self) -> Config:
+        """The configuration as it is now, for a process that runs; raises ``ConfigError``."""
+        from mailgate.config.embedded import complete
+
+        return complete(self._read())
+
+    def _read(self) -> Config:
+        from mailgate.config.load import load
 
         environ = dict(os.environ)
         if self.log_format:
             environ["MAILGATE_LOG__FORMAT"] = self.log_format
         if self.log_level:
             environ["MAILGATE_LOG__LEVEL"] = self.log_level
-        try:
-            return load(self.path, environ, cwd=Path.cwd())
-        except ConfigError as error:
-            for fault in error.faults:
-                complain(str(fault))
-            raise typer.Exit(2) from None
+        return load(self.path, environ, cwd=Path.cwd())
 
     def logs(self) -> None:
         """Set up logging for a process that runs on."""

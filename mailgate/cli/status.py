@@ -1,117 +1,126 @@
-"""``mailgate status``: how things stand, at a glance."""
+"""``mailgate status``: how things stand, at a glance.
+
+Owns what is asked, of whom, and how often while it is watched. How it looks is
+``dashboard``'s.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mailgate.cli.filters import JsonOption
-from mailgate.cli.setting import clean, guarded, setting, show_json
+from mailgate.cli.setting import guarded, setting, show_json
 
 if TYPE_CHECKING:
+    from mailgate.config.shape import Config
     from mailgate.journal.database import Connection, Database
     from mailgate.operations.standing import Standing
+
+#: How often the broker is asked while it is watched (seconds).
+_BROKER = 3.0
+#: The queues of Celery, as ``worker.settings`` names them, without loading Celery.
+_CELERY = ("mailgate.high", "mailgate.normal", "mailgate.bulk", "mailgate.chores")
 
 
 def status(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Again each second.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """How things stand: states, lanes with the oldest due, workers, what is held up or parked.
+    """How things stand: the last minute, lanes, queues, relays, processes, what is held up.
 
     Exit 1 when no worker lives while something is due.
     """
-    from mailgate.config.review import sandbox_sentence
-    from mailgate.journal.standing import overview
-    from mailgate.operations.standing import standing
+    from mailgate.cli.dashboard import show, watched
 
     config = setting.config()
     database = setting.database()
-
-    def look() -> dict[str, Any]:
-        found: dict[str, Any] = guarded(
-            lambda: database.read_now(lambda c: overview(c, database.now()))
-        )
-        lease = config.worker.lease
-        found["workers"] = [w for w in found["workers"] if w["beat_s"] < lease]
-        found |= _held_up(guarded(lambda: standing(database, config)))
-        if config.schedules:
-            from mailgate.journal.schedules import last_beat
-
-            seen = guarded(lambda: database.read_now(last_beat))
-            found["beat_s"] = None if seen is None else max(0, database.now() - seen) / 1000
-        if config.events.enabled:
-            found["events"] = guarded(lambda: database.read_now(lambda c: _events(c, database)))
-        if config.sandbox.mode != "off":
-            found["sandbox"] = f"{config.sandbox.mode}: {sandbox_sentence(config.sandbox)}"
-        return found
-
     if not watch:
-        found = look()
+        found = _look(database, config) | {"queues": _queues(config)}
         if as_json:
             show_json(found)
         else:
-            print("\n".join(_lines(found)))
+            show(found)
         stuck = any(lane["due"] for lane in found["lanes"].values()) and not found["workers"]
         raise typer.Exit(1 if stuck else 0)
-    from rich.live import Live
-
-    try:
-        with Live("", refresh_per_second=4, screen=False) as live:
-            while True:
-                live.update("\n".join(_lines(look())))
-                time.sleep(1)
-    except KeyboardInterrupt:
-        return
+    broker = _Broker(config)
+    with watched() as update:
+        while True:
+            update(_look(database, config) | {"queues": broker.last})
+            time.sleep(1)
 
 
-def _lines(found: dict[str, Any]) -> list[str]:
-    from mailgate.cli.tables import when
+def _look(database: Database, config: Config) -> dict[str, Any]:
+    from mailgate.cli.rereading import living
+    from mailgate.config.review import sandbox_sentence
+    from mailgate.config.terms import format_duration
+    from mailgate.journal.schedules import last_beat
+    from mailgate.journal.standing import overview
+    from mailgate.operations.standing import relays, standing
 
-    out = [f"sandbox {clean(found['sandbox'])}"] if "sandbox" in found else []
-    out.append("recipients")
-    out += [f"  {state:<12}{count:>10}" for state, count in sorted(found["states"].items())]
-    if not found["states"]:
-        out.append("  none yet")
-    out.append("waiting")
-    for lane in ("high", "normal", "bulk"):
-        row = found["lanes"].get(lane)
-        if row:
-            oldest = f", the oldest for {row['oldest_due_s']:.0f} s" if row["due"] else ""
-            out.append(f"  {lane:<12}{row['waiting']:>10}   {row['due']} due{oldest}")
-    if not found["lanes"]:
-        out.append("  nothing")
-    out.append(f"workers {len(found['workers'])}")
-    out += [
-        f"  {clean(w['host'])} pid {w['pid']}, seen {w['beat_s']:.1f} s ago"
-        for w in found["workers"]
-    ]
-    for one in found["pauses"]:
-        name = clean(f"{one['kind']} {one['name']}".strip())
-        out.append(f"paused {name}: {clean(one['who'])}, {clean(one['reason'])}")
-    for one in found["breakers"]:
-        out.append(f"no mail {clean(one['where'])}: {clean(one['reason'])}")
-    if number := found["digests"]["gathering"]:
-        next_at = when(found["digests"]["next_due_at"])
-        out.append(f"digests {number} gathering, the next goes at {next_at}")
-    if "beat_s" in found and (found["beat_s"] is None or found["beat_s"] > 60):
-        silent = "ever" if found["beat_s"] is None else f"for {found['beat_s']:.0f} s"
-        out.append(f"no beat was seen {silent}: no schedule fires")
-    out.append(f"parked {found['parked']}")
-    if cleaned := found["cleaned"]:
-        counts = [f"{name} {count}" for name, count in cleaned["done"].items()]
-        rest = "" if cleaned["finished"] else "; it did not come to the end"
-        done = ", ".join(counts) or "nothing to do"
-        out.append(f"cleaned {when(cleaned['at'])}: {done}{rest}")
-    events = found.get("events", {})
-    if events.get("waiting"):
-        oldest = f"the oldest for {events['oldest_s']:.0f} s"
-        out.append(f"events {events['waiting']} not published yet, {oldest}")
-    for producer in events.get("refused", ()):
-        out.append(f"events of {clean(producer)} are refused by its broker")
-    return out
+    def look() -> dict[str, Any]:
+        found = database.read_now(lambda c: overview(c, database.now()))
+        lease = config.worker.lease
+        found["workers"] = [w for w in found["workers"] if w["beat_s"] < lease]
+        held = standing(database, config)
+        found |= _held_up(held)
+        found["relays"] = [
+            {k: one[k] for k in ("name", "host", "state", "until", "reason", "effective_rate")}
+            for one in relays(held, config)
+        ]
+        now = database.now()
+        found["processes"] = [
+            {
+                "kind": one.kind,
+                "host": one.host,
+                "pid": one.pid,
+                "up": format_duration(float(max(0, now - one.started_at) // 1000)),
+                "seen_s": max(0, now - one.seen_at) / 1000,
+                "config": one.config,
+                "config_at": one.config_at,
+                "restart": list(one.answer.get("restart", ())),
+                "faults": list(one.answer.get("faults", ())),
+            }
+            for one in living(database, config)
+        ]
+        if config.schedules:
+            seen = database.read_now(last_beat)
+            found["beat_s"] = None if seen is None else max(0, now - seen) / 1000
+        if config.events.enabled:
+            found["events"] = database.read_now(lambda c: _events(c, database))
+        return found
+
+    found: dict[str, Any] = guarded(look)
+    if config.sandbox.mode != "off":
+        found["sandbox"] = f"{config.sandbox.mode}: {sandbox_sentence(config.sandbox)}"
+    return found
+
+
+def _queues(config: Config) -> list[dict[str, Any]]:
+    """The broker's queues: what intake has not taken, and Celery's."""
+    from mailgate.intake.depth import inboxes, lists
+
+    url = config.intake.url or config.broker.url or ""
+    found = inboxes(url, [config.intake.queue, *config.queues])
+    found += lists(config.broker.url or "", _CELERY)
+    return [{"queue": d.queue, "waiting": d.waiting, "fault": d.fault} for d in found]
+
+
+class _Broker:
+    """Asks the broker beside the watching: one that is away delays nothing."""
+
+    def __init__(self, config: Config) -> None:
+        self.last: list[dict[str, Any]] = []
+        self._config = config
+        threading.Thread(target=self._ask, name="broker", daemon=True).start()
+
+    def _ask(self) -> None:
+        while True:
+            self.last = _queues(self._config)
+            time.sleep(_BROKER)
 
 
 def _events(connection: Connection, database: Database) -> dict[str, Any]:
@@ -128,7 +137,13 @@ def _held_up(found: Standing) -> dict[str, Any]:
     words = {"relay": "through", "domain": "to", "sender": "from"}
     return {
         "pauses": [
-            {"kind": p.what.value, "name": p.name, "who": p.who, "reason": p.reason}
+            {
+                "kind": p.what.value,
+                "name": p.name,
+                "who": p.who,
+                "reason": p.reason,
+                "since_s": max(0, found.now - p.since) / 1000,
+            }
             for p in found.pauses
         ],
         "breakers": [

@@ -160,6 +160,7 @@ def up(
     stopping: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda n, _frame: stopping.append(n))
+    signal.signal(signal.SIGHUP, lambda _n, _frame: _told_again(parts))
     clean = True
     try:
         started = time.monotonic()
@@ -194,6 +195,13 @@ def up(
     print("mailgate has stopped", flush=True)
     if not clean:
         fail("a part had to be killed; what it was sending is settled at the next start")
+
+
+def _told_again(parts: list[Part]) -> None:
+    """SIGHUP: each of our parts that reads a configuration reads it again."""
+    for part in parts:
+        if part.name in ("intake", "worker", "beat") and part.process.poll() is None:
+            part.process.send_signal(signal.SIGHUP)
 
 
 def _part(name: str, logs: Path, *options: str, notifies: bool = False) -> Part:

@@ -82,14 +82,14 @@ class Unmarked:
 
 @dataclass(slots=True)
 class Permit:
-    """The grant that a claim came with, and how to ask for another.
+    """The grant that a claim came with, and how to ask for another, by the limits of then.
 
     It is for one MAIL: where a kept connection had died and the message goes out once
     more on a new one, the relay may have counted both.
     """
 
     grant: Grant
-    ask: Ask
+    ask: Callable[[], Ask]
     limiter: Limiter
     used: bool = False
 
@@ -112,7 +112,7 @@ class Permit:
     async def _renewed(self, patience: float) -> Grant:
         while time.monotonic() < patience:
             try:
-                [answer] = await self.limiter.reserve([self.ask], HORIZON)
+                [answer] = await self.limiter.reserve([self.ask()], HORIZON)
             except LimiterAway:
                 break
             if isinstance(answer, Grant):

@@ -84,6 +84,10 @@ class ProcessLease:
         self._beaten = begun
         await self._look_around()
 
+    def adopt(self, config: Config) -> None:
+        """Settle what the dead had claimed by another configuration; the lease stays as long."""
+        self._config = config
+
     @property
     def valid(self) -> bool:
         """Whether no other process can have buried us yet.

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from mailgate import failpoints
 from mailgate.config.shape import Config
@@ -99,6 +100,11 @@ class Pipeline:
         self._crowded = False
         # A transaction of ours ended in an unknown way: it may have claimed for us.
         self._doubt = False
+
+    def adopt(self, config: Config) -> None:
+        """Go by another configuration, from the next turn on; its places stay as many."""
+        self._config = config
+        self._taker.adopt(config)
 
     @property
     def conversations(self) -> int:
@@ -287,7 +293,8 @@ class Pipeline:
         marks = Marks(self._lease, slot)
         permit = None
         if taken.permit is not None:
-            permit = Permit(taken.permit.grant, taken.permit.ask, self._limiter)
+            ask = partial(self._taker.renewed, taken.permit.ask)
+            permit = Permit(taken.permit.grant, ask, self._limiter)
         outcome, content = await converse(
             claim,
             permit,

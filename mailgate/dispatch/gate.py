@@ -41,6 +41,10 @@ class Gate:
         self._names: frozenset[str] = frozenset()
         self._touched: frozenset[str] = frozenset()
 
+    def adopt(self, config: Config) -> None:
+        """Go by another configuration."""
+        self._config = config
+
     def see(self, health: Mapping[Subject, Health], paused: frozenset[tuple[str, str]]) -> None:
         """The view as it was just read."""
         self._health, self._paused = health, paused

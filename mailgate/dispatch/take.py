@@ -106,6 +106,19 @@ class Taker:
         # When a shut bucket is looked through again.
         self._swept: dict[int, float] = {}
 
+    def adopt(self, config: Config) -> None:
+        """Go by another configuration, from the next take on."""
+        self._config = config
+        self._policy = Policy(config)
+        self._breakers = Breakers(self._database, config.breakers, random.random)
+        self.gate.adopt(config)
+        # What a limit has closed may be open by another.
+        self._closed.clear()
+
+    def renewed(self, ask: Ask) -> Ask:
+        """An ask from before, by the limits of now."""
+        return self._policy.renewed(ask)
+
     async def take(
         self,
         *,

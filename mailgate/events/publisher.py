@@ -95,6 +95,10 @@ class Publisher:
         self._behind: dict[str, int] = {}
         self._again: dict[str, float] = {}
 
+    def adopt(self, config: Config) -> None:
+        """Go by what another configuration says of producers; the way out stays."""
+        self._config = config
+
     async def run(self) -> None:
         """Publish, or wait to, until cancelled; then the lease and the connection go back."""
         wait, longest = _AGAIN

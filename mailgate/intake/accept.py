@@ -70,6 +70,11 @@ class Accept:
         self._policy = Policy(config)
         self._tracing = tracing
 
+    def adopt(self, config: Config) -> None:
+        """Decide by another configuration, from the next batch on."""
+        self._config = config
+        self._policy = Policy(config)
+
     async def batch(self, deliveries: Sequence[Delivery], forget: Sequence[int] = ()) -> Stored:
         """Write a batch; after this returns it may be acknowledged.
 

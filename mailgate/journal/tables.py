@@ -314,6 +314,23 @@ leases = Table(
     Column("beat_at", BigInteger, nullable=False),
 )
 
+#: Processes of every kind, and the configuration that each runs (``journal.processes``).
+processes = Table(
+    "processes",
+    metadata,
+    # A worker process's is that of its lease.
+    Column("id", _Number, primary_key=True, autoincrement=False),
+    Column("kind", String(12), nullable=False),
+    Column("host", String(255), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
+    Column("config", String(16), nullable=False),
+    Column("config_at", BigInteger, nullable=False),
+    # What came of the last request to read it again, as JSON.
+    Column("answer", Text, nullable=False),
+)
+
 #: Admissions by throttle rules; the key is an HMAC, not an address.
 throttle_hits = Table(
     "throttle_hits",

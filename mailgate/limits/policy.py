@@ -52,6 +52,7 @@ class Policy:
         self._own_domains = frozenset(d for _, d in domains)
         #: Whether any destination or sender has a limit of its own.
         self.separates = bool(self._own_domains or self._senders)
+        self._rates = dict(self.rates())
         self.ask = lru_cache(maxsize=8192)(self._ask)
 
     def destination(self, domain: str) -> str:
@@ -92,6 +93,19 @@ class Policy:
         if first and producer in self._producers:
             keys.append((f"producer:{producer}", self._producers[producer]))
         return Ask(tuple(keys))
+
+    def renewed(self, ask: Ask) -> Ask:
+        """What was asked by an earlier configuration, at the rates of this one.
+
+        A limit that is gone is asked no more; one that is new asks the next attempt.
+        """
+        now = self._rates
+        keys = [(key, now.get(key, rate)) for key, rate in ask.keys if self._stands(key)]
+        return Ask(tuple(keys))
+
+    def _stands(self, key: str) -> bool:
+        # What throttling replies have brought is in no configuration.
+        return key in self._rates or key.startswith("slow:")
 
     def caps(self, relay: str, domain: str) -> tuple[Cap, ...]:
         """Where a conversation must have a place beside those that are under way.

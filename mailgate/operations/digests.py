@@ -113,6 +113,10 @@ class Closer:
         self._digests = Digests(database)
         self._ids = Ids(random.random)
 
+    def adopt(self, config: Config) -> None:
+        """Go by another configuration."""
+        self._config = config
+
     def go(self) -> int:
         """Close up to ``CHUNK`` digests; gives how many were due. Blocks.
 

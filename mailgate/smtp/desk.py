@@ -97,6 +97,12 @@ class Desk:
         self._idle_for = min(relay.idle, IDLE) if seats is not None else relay.idle
         self._again: asyncio.TimerHandle | None = None
 
+    def read_by(self, table: Table) -> None:
+        """Say by another table what refusals mean, on open connections too."""
+        self._table = table
+        for kept in (*self._idle, *self._busy):
+            kept.session.read_by(table)
+
     # --- taking -------------------------------------------------------------------
 
     async def take(self, *, fresh: bool = False) -> Kept | Outcome:

@@ -48,26 +48,47 @@ class Pool:
         seats: Mapping[str, Seats] | None = None,
         rules: Mapping[str, Rule] | None = None,
     ) -> None:
+        self._clock, self._random, self._hostname = clock, random, hostname
+        self._desks: dict[str, Desk] = {}
+        # Who is not urgent waits here, and never stands before urgent mail at a desk.
+        self._plain: dict[str, asyncio.Semaphore] = {}
+        self.add(relays, passwords, kept=kept, seats=seats, rules=rules)
+
+    def add(
+        self,
+        relays: Mapping[str, Relay],
+        passwords: Mapping[str, Secret],
+        *,
+        kept: Mapping[str, int] | None = None,
+        seats: Mapping[str, Seats] | None = None,
+        rules: Mapping[str, Rule] | None = None,
+    ) -> None:
+        """Desks for relays that have none yet; all, or none when it raises what ``Pool`` raises."""
         missing = [name for name, r in relays.items() if r.username and name not in passwords]
         if missing:
             raise ValueError(f"no password for {', '.join(missing)}")
-        self._desks = {
+        desks = {
             name: Desk(
                 relay,
                 passwords.get(name),
-                clock,
-                random,
-                hostname,
+                self._clock,
+                self._random,
+                self._hostname,
                 table_for(rules or {}, name),
                 (seats or {}).get(name),
             )
             for name, relay in relays.items()
         }
-        # Who is not urgent waits here, and never stands before urgent mail at a desk.
-        self._plain = {
+        self._desks |= desks
+        self._plain |= {
             name: asyncio.Semaphore(max(1, relay.max_connections - (kept or {}).get(name, 0)))
             for name, relay in relays.items()
         }
+
+    def read_by(self, rules: Mapping[str, Rule]) -> None:
+        """Say by other rules what refusals mean, on open connections too."""
+        for name, desk in self._desks.items():
+            desk.read_by(table_for(rules, name))
 
     async def deliver(
         self,

@@ -76,6 +76,10 @@ class Session:
         self._wire = wire
         self._table = table
 
+    def read_by(self, table: Table) -> None:
+        """Say by another table what refusals mean, from the next one on."""
+        self._table = table
+
     @classmethod
     async def open(
         cls,

@@ -10,11 +10,13 @@ from __future__ import annotations
 import functools
 import gc
 import inspect
+import mmap
 import os
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from celery import Celery, Task, signals
 from celery.concurrency import prefork
@@ -32,6 +34,9 @@ from mailgate.worker.loop import Bridge, Delivers
 from mailgate.worker.mends import mend_redis_channel
 from mailgate.worker.settings import CLEAN, CLEAN_FOR, FIRE, TASK, celery_settings, time_limits
 from mailgate.worker.waits import leave_soon, wake_up, watch_children
+
+if TYPE_CHECKING:
+    from mailgate.operations.reloading import Source
 
 #: Seconds that conversations get to end when a process stops.
 GRACE = 10.0
@@ -61,6 +66,10 @@ class PlainTask(Task):  # type: ignore[type-arg]
             raise TypeError(f"task {cls.__name__}: Celery never runs an async def")
 
 
+def _load() -> Config:
+    return complete(load(None, os.environ, cwd=Path.cwd()))
+
+
 class _Process:
     """What belongs to this process: the configuration, and a bridge and doorbell after a fork."""
 
@@ -70,6 +79,10 @@ class _Process:
         self._bridge: Bridge | None = None
         self._doorbell: Doorbell | None = None
         self.given: Config | None = None
+        self.read: Callable[[], Config] = _load
+        # How often a signal asked to read the configuration again: seen by every fork.
+        self._told = mmap.mmap(-1, 8)
+        self.number: int | None = None
         self.board: Board | None = None
         self.when_ready: list[Callable[[], None]] = []
         self.factory: Factory = _build_gateway
@@ -108,6 +121,28 @@ class _Process:
         assert self._doorbell is not None
         self._doorbell.ring(lane)
 
+    def source(self) -> Source:
+        """Where the configuration is read again, and who asked for it.
+
+        What a fork was given may be from before the last request: it reads it itself.
+        """
+        from mailgate.operations.reloading import Source
+
+        return Source(self.read, self._times_told, self.number, self._adopted)
+
+    def told_again(self, *_: Any) -> None:
+        """SIGHUP: read the configuration again, here and in what was forked from here.
+
+        billiard ends a child at that signal, so none is passed on.
+        """
+        self._told[:8] = (self._times_told() + 1).to_bytes(8, "little")
+
+    def _times_told(self) -> int:
+        return int.from_bytes(self._told[:8], "little")
+
+    def _adopted(self, config: Config) -> None:
+        self.given = config
+
     def stop(self) -> None:
         """Stop what this process started; does nothing in a parent of a prefork pool."""
         if self._bridge is not None and self._pid == os.getpid():
@@ -142,7 +177,9 @@ def _build_gateway(config: Config, ring: Callable[[Lane], None]) -> Delivers:
         config,
         ring=ring,
         passwords=passwords,
+        password=lambda name, relay: resolve_password(relay, os.environ, name=name),
         board=_process.board,
+        source=_process.source(),
         tracing=Tracing.to_collector("worker") if config.tracing.enabled else None,
     )
 
@@ -160,6 +197,15 @@ def use(config: Config) -> None:
     _process.given = config
 
 
+def reread(read: Callable[[], Config], number: int) -> None:
+    """Say how the configuration is read again when somebody asks for that.
+
+    ``read`` raises ``ConfigError``; ``number`` is the last request that there was before
+    what ``use`` was given.
+    """
+    _process.read, _process.number = read, number
+
+
 def report_to(board: Board) -> None:
     """Where this process and its forks hang out their metrics; before the worker starts."""
     _process.board = board
@@ -174,7 +220,7 @@ def config() -> Config:
     """The configuration of this process and its forks, read once; raises ``ConfigError``."""
     if _process.given is None:
         failpoints.arm(os.environ)
-        _process.given = complete(load(None, os.environ, cwd=Path.cwd()))
+        _process.given = _load()
     return _process.given
 
 
@@ -225,6 +271,8 @@ def _worker_is_ready(sender: Any, **_: Any) -> None:
         watch_children(sender.hub, sender.pool)
     else:
         _process.bridge()
+    # Celery's own handler would restart the worker, arguments and all.
+    signal.signal(signal.SIGHUP, _process.told_again)
     for call in _process.when_ready:
         call()
 

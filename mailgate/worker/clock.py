@@ -34,10 +34,11 @@ class Clock(Scheduler):
     def tick(self, *args: Any, **kwargs: Any) -> float:
         """Look what is due; gives the seconds until the next look."""
         wait = super().tick(*args, **kwargs)
-        if self._watch is None:
-            from mailgate.worker.celery_app import config
+        from mailgate.worker.celery_app import config
 
+        if self._watch is None:
             self._watch = Watch(config())
+        self._watch.adopt(config())
         for name, at in self._watch.look():
             try:
                 self.app.send_task(FIRE, (name, at), queue=CHORES, expires=_PATIENCE, retry=False)
@@ -60,6 +61,11 @@ class Watch:
         self._asked: dict[tuple[str, int], float] = {}
         self._traced = -_TRACE
         self._away = False
+
+    def adopt(self, config: Config) -> None:
+        """Go by the schedules of another configuration, from the next look on."""
+        if config is not self._config:
+            self._config, self._next = config, {}
 
     def look(self) -> list[tuple[str, int]]:
         """The fires that a worker is to be asked for now; none while the journal is away."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
+from importlib import import_module
 from typing import Any, Literal
 
 from mailgate.config.shape import Config
@@ -45,6 +46,7 @@ def beat(config: Config, *, loglevel: str = "info") -> int:
     celery_app.use(config)
     # Loads what beat's signal handler uses: a signal in the middle of that import fails.
     _ = celery_app.app.amqp
+    import_module("mailgate.worker.clock")
     return _run(config, ["beat", f"--loglevel={loglevel}"])
 
 

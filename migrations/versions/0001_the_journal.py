@@ -243,6 +243,18 @@ def upgrade() -> None:
     sa.Column('token', sa.Integer(), nullable=False),
     sa.PrimaryKeyConstraint('key', 'recipient_id', name=op.f('pk_places'))
     )
+    op.create_table('processes',
+    sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=False, nullable=False),
+    sa.Column('kind', sa.String(length=12), nullable=False),
+    sa.Column('host', sa.String(length=255), nullable=False),
+    sa.Column('pid', sa.Integer(), nullable=False),
+    sa.Column('started_at', sa.BigInteger(), nullable=False),
+    sa.Column('seen_at', sa.BigInteger(), nullable=False),
+    sa.Column('config', sa.String(length=16), nullable=False),
+    sa.Column('config_at', sa.BigInteger(), nullable=False),
+    sa.Column('answer', sa.Text(), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_processes'))
+    )
     op.create_table('recipients',
     sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=False, nullable=False),
     sa.Column('message_id', sa.BigInteger(), nullable=False),
@@ -323,6 +335,7 @@ def downgrade() -> None:
         batch_op.drop_index('ix_recipients_due', postgresql_where=sa.text("state IN ('queued', 'deferred')"), sqlite_where=sa.text("state IN ('queued', 'deferred')"))
 
     op.drop_table('recipients')
+    op.drop_table('processes')
     op.drop_table('places')
     op.drop_table('permits')
     op.drop_table('pauses')

@@ -24,7 +24,7 @@ def test_what_gathers_is_listed_and_goes_when_it_is_released(journal: Rig, shell
         ("news", "thread-2", 1),
     ]
     assert {i["recipient"] for i in found} == {"a***@example.org"}
-    assert "digests 2 gathering, the next goes at" in shell("status").out
+    assert "digests\n2 gathering, the next goes at" in shell("status").out
     assert desk.close() == 0
     said = shell("digests", "release", "news/thread-1", "--reason", "closed", "--json")
     assert said.document == {"released": 1}
