@@ -57,6 +57,12 @@ def _no_backoff() -> Any:
     return NoBackoff()
 
 
+def _all(client: Any) -> list[Any]:
+    """A client, and those of the Sentinels that it asks, which it does not close."""
+    manager = getattr(client.connection_pool, "sentinel_manager", None)
+    return [client, *(manager.sentinels if manager is not None else ())]
+
+
 class RedisWay:
     """Publishes on one server. ``replicas``: how many must have it too (WAIT)."""
 
@@ -86,13 +92,14 @@ class RedisWay:
             raise explained(error) from error
 
     def close(self) -> None:
-        self._client.close()
+        for one in _all(self._client):
+            one.close()
 
     async def aclose(self) -> None:
         self.close()
         mine = self._loops.pop(asyncio.get_running_loop(), None)
-        if mine is not None:
-            await mine.aclose()
+        for one in _all(mine) if mine is not None else ():
+            await one.aclose()
 
     def _here(self) -> Any:
         loop = asyncio.get_running_loop()

@@ -1,0 +1,151 @@
+"""The ways to a broker: TLS, Sentinels, sockets, databases, virtual hosts, and time."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import statistics
+import time
+from pathlib import Path
+
+import pytest
+import trustme
+from flask import Flask
+
+from mailgate.client import Client, Message, Refused
+from mailgate.client.amqp_way import options
+from mailgate.client.flask import Mail
+from mailgate.client.flask import Message as FlaskMessage
+from tests.integration.intake.test_tls import behind_tls
+from tests.servers import Daemon, Valkey, Vhost, free_port
+from tests.servers.process import accepts
+from tests.servers.valkey import server_program
+
+MESSAGE = Message(to="ann@example.com", template="welcome")
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[trustme.CA, Path]:
+    made = trustme.CA()
+    path = tmp_path_factory.mktemp("tls") / "ca.pem"
+    made.cert_pem.write_to_path(path)
+    return made, path
+
+
+@pytest.mark.parametrize("server", ["valkey", "rabbitmq"])
+async def test_tls_is_verified(server: str, request: pytest.FixtureRequest, authority) -> None:
+    ca, ca_file = authority
+    broker = request.getfixturevalue(server)
+    node: int = broker.port if isinstance(broker, Valkey) else broker.node.port
+    async with behind_tls(node, ca) as port:
+        plain = broker.url.replace(f":{node}/", f":{port}/")
+        url = plain.replace("redis://", "rediss://").replace("amqp://", "amqps://")
+        async with Client(f"{url}?ssl_ca_certs={ca_file}", mandatory=False) as client:
+            await client.apublish(MESSAGE)
+            await asyncio.to_thread(client.publish, MESSAGE)
+        begun = time.monotonic()
+        async with Client(url, deadline=30) as client:
+            with pytest.raises(Refused, match="certificate is not to be trusted"):
+                await client.apublish(MESSAGE)
+            with pytest.raises(Refused, match="certificate is not to be trusted"):
+                await asyncio.to_thread(client.publish, MESSAGE)
+        assert time.monotonic() - begun < 10
+
+
+async def test_the_master_is_found_through_sentinels(valkey: Valkey, tmp_path: Path) -> None:
+    port = free_port()
+    settings = tmp_path / "sentinel.conf"
+    settings.write_text(
+        f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\n"
+        f"sentinel monitor mail 127.0.0.1 {valkey.port} 1\n"
+    )
+    daemon = Daemon(
+        [server_program(), str(settings), "--sentinel"],
+        log=tmp_path / "log",
+        ready=lambda: accepts(port),
+    )
+    try:
+        url = f"sentinel://127.0.0.1:{port}/2?master_name=mail;sentinel://127.0.0.1:1"
+        async with Client(url, mandatory=False) as client:
+            await asyncio.to_thread(client.publish, MESSAGE)
+            await client.apublish(MESSAGE)
+        with valkey.client() as admin:
+            admin.select(2)
+            assert admin.xlen("mailgate:inbox") == 2
+    finally:
+        daemon.stop()
+
+
+@pytest.mark.parametrize("form", ["unix://{}?db=3", "redis+socket://{}?virtual_host=3"])
+def test_a_socket_and_a_database(valkey: Valkey, form: str) -> None:
+    with Client(form.format(valkey.socket), mandatory=False) as client:
+        client.publish(MESSAGE)
+    with valkey.client() as admin:
+        admin.select(3)
+        assert admin.xlen("mailgate:inbox") == 1
+
+
+def test_a_queue_of_ones_own(valkey: Valkey, rabbitmq: Vhost) -> None:
+    with Client(valkey.url, queue="shop.inbox", mandatory=False) as client:
+        assert client.publish(MESSAGE).where.startswith("shop:inbox ")
+    rabbitmq.api("PUT", "/api/queues/{vhost}/shop.inbox", {"durable": True})
+    with Client(rabbitmq.url, queue="shop.inbox") as client:
+        assert client.publish(MESSAGE).where == "shop.inbox"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("amqp://h", {"host": "h:5672", "virtual_host": "/", "userid": "guest", "ssl": False}),
+        ("amqp://u:p%40ss@h:7/", {"host": "h:7", "password": "p@ss", "virtual_host": "/"}),
+        ("amqp://h/mail", {"virtual_host": "mail"}),
+        ("amqp://h/%2Fmail", {"virtual_host": "/mail"}),
+        ("amqps://h", {"host": "h:5671"}),
+    ],
+)
+def test_what_an_amqp_url_means(url: str, expected: dict[str, object]) -> None:
+    assert options(url, 1.0).items() >= expected.items()
+
+
+def test_certificates_are_verified_unless_the_url_says_otherwise() -> None:
+    assert options("amqps://h", 1.0)["ssl"] == {
+        "cert_reqs": ssl.CERT_REQUIRED,
+        "server_hostname": "h",
+    }
+    assert options("amqps://h?ssl_cert_reqs=none", 1.0)["ssl"] == {"cert_reqs": ssl.CERT_NONE}
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("server", ["valkey", "rabbitmq"])
+def test_a_page_that_sends_mail_is_as_quick_as_one_that_does_not(
+    server: str, request: pytest.FixtureRequest, record_property
+) -> None:
+    """Whatever the relays do: nobody reads the queue here, which is slower than any."""
+    broker = request.getfixturevalue(server)
+    if server == "rabbitmq":
+        broker.api("PUT", "/api/queues/{vhost}/mailgate.inbox", {"durable": True})
+    app = Flask("site")
+    app.config.update(MAILGATE_URL=broker.url, MAILGATE_OPTIONS={"mandatory": server != "valkey"})
+    mail = Mail(app)
+
+    @app.get("/<what>")
+    def page(what: str) -> str:
+        if what == "mail":
+            mail.send(FlaskMessage("Hello", ["ann@example.com"], "Text"))
+        return "done"
+
+    def median(path: str) -> float:
+        took = []
+        for _ in range(40):
+            begun = time.perf_counter()
+            assert client.get(path).status_code == 200
+            took.append(time.perf_counter() - begun)
+        return statistics.median(took)
+
+    client = app.test_client()
+    client.get("/mail")  # libraries and a connection, once a process
+    quiet, sending = median("/nothing"), median("/mail")
+    record_property("milliseconds", (round(quiet * 1e3, 2), round(sending * 1e3, 2)))
+    print(f"{server}: {quiet * 1e3:.2f} ms without mail, {sending * 1e3:.2f} ms with")
+    mail.client.close()
+    assert sending - quiet < 0.02
