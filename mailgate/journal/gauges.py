@@ -10,7 +10,7 @@ from collections import Counter
 
 import sqlalchemy as sa
 
-from mailgate.journal import outbox, pauses
+from mailgate.journal import outbox, pauses, schedules
 from mailgate.journal.breakers import open_by_relay
 from mailgate.journal.tables import WAITING_SQL, leases, parked
 from mailgate.metrics import families
@@ -49,6 +49,7 @@ def read(connection: sa.Connection, now: int, alive_since: int, tally: Tally) ->
         tally.set(families.BREAKERS_OPEN, (kind, relay), number)
     for kind, number in Counter(kind for kind, _ in pauses.names(connection)).items():
         tally.set(families.PAUSED, (kind,), number)
+    tally.set(families.SCHEDULES_FAILING, (), schedules.failing(connection))
     unpublished = outbox.waiting(connection)
     tally.set(families.OUTBOX, (), unpublished.count)
     tally.set(families.OUTBOX_OLDEST, (), unpublished.age(now))

@@ -194,6 +194,26 @@ def latest(connection: sa.Connection, name: str, most: int) -> list[Fire]:
     return [_fire(r) for r in connection.execute(query.order_by(fires.c.at.desc()).limit(most))]
 
 
+def failing(connection: sa.Connection) -> int:
+    """How many schedules have a fault with nothing read since."""
+    read = (
+        sa.select(fires.c.schedule, sa.func.max(fires.c.at).label("at"))
+        .where(fires.c.state.in_(_READ))
+        .group_by(fires.c.schedule)
+        .subquery()
+    )
+    query = (
+        sa.select(sa.func.count(fires.c.schedule.distinct()))
+        .select_from(fires.outerjoin(read, read.c.schedule == fires.c.schedule))
+        .where(
+            fires.c.error.is_not(None),
+            fires.c.state.in_(("pending", "failed")),
+            fires.c.at > sa.func.coalesce(read.c.at, 0),
+        )
+    )
+    return int(connection.execute(query).scalar_one())
+
+
 def lapse(connection: sa.Connection, before: int, most: int) -> int:
     """Forget fires from before a time (ms), but for the last that each schedule has read."""
     last = (

@@ -213,6 +213,11 @@ BREAKERS_OPEN = _family(
     *("kind", "relay"),
 )
 PAUSED = _family("gauge", "paused", "What operators have paused.", "kind")
+SCHEDULES_FAILING = _family(
+    "gauge",
+    "schedules_failing",
+    "Schedules whose fire cannot be carried out: tried again, or given up and not mended since.",
+)
 OUTBOX = _family("gauge", "outbox", "Events that are not published yet, about.")
 OUTBOX_OLDEST = _family(
     "gauge", "outbox_oldest_seconds", "How long the oldest of them has been waiting."

@@ -355,6 +355,22 @@ def test_the_clock_leaves_its_trace(journal: Rig) -> None:
     assert look(book.last_beat) == 6
 
 
+def test_schedules_that_fail_are_counted(journal: Rig) -> None:
+    def failing() -> int:
+        return journal.database.read_now(book.failing)
+
+    write(journal, MONDAY, TUESDAY)
+    write(journal, MONDAY, name="other")
+    assert failing() == 0
+    now = journal.database.now()
+    journal.database.run_now(lambda c: book.fail(c, "daily", MONDAY, "away", now, now))
+    journal.database.run_now(lambda c: book.fail(c, "other", MONDAY, "away", None, now))
+    assert failing() == 2
+    ends = {"since": 0, "messages": 1, "recipients": 1, "now": now}
+    journal.database.run_now(lambda c: book.end(c, "daily", TUESDAY, **ends))
+    assert failing() == 1
+
+
 def test_old_fires_are_forgotten_but_for_the_last_that_was_read(journal: Rig) -> None:
     write(journal, MONDAY, TUESDAY, WEDNESDAY)
     journal.sql("UPDATE fires SET state = 'done' WHERE at = :at", at=MONDAY)
