@@ -20,7 +20,7 @@ from tests.servers import Postgres
 BROKERS = ("valkey", "rabbitmq")
 JOURNALS = ("sqlite", "postgresql")
 
-#: ``./dev faults`` asks for the numbers that take minutes.
+#: ``ACCEPTANCE=full`` asks for the numbers that take minutes.
 FULL = os.environ.get("ACCEPTANCE") == "full"
 
 Setting = Callable[..., Stage]
@@ -86,7 +86,7 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Setting]:
 
 @pytest.fixture
 def figure(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Any:
-    """``figure(name=value, …)`` puts what was seen on record; ``./dev faults`` prints it."""
+    """``figure(name=value, …)`` puts what was seen on record, a line in ACCEPTANCE_FIGURES."""
 
     def note(**seen: object) -> None:
         for name, value in seen.items():

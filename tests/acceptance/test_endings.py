@@ -1,17 +1,13 @@
-"""What relays answer, and what kills: deferral, bounces, the dot without an answer, poison."""
+"""What relays answer: deferral, bounces, the dot without an answer."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-import threading
 import time
 from itertools import pairwise
 from typing import Any
 
 from tests.acceptance.conftest import Setting
-from tests.acceptance.stage import Copy, Program, Stage, connections_to, mails, until
+from tests.acceptance.stage import Copy, Stage, mails
 
 RETRY = {
     "streams.transactional.retry.first": "1s",
@@ -114,84 +110,3 @@ def test_every_answer_of_a_relay_becomes_the_right_state_schedule_and_record(
     assert told["recipients"][0]["state"] == "uncertain"
     time.sleep(2.5)
     assert [len(copies(scene, f"cut+{n}@hold.example")) for n in range(5)] == [1] * 5
-
-
-def test_a_message_that_kills_its_worker_each_time_ends_held_and_its_neighbours_arrive_once(
-    stage: Setting, figure: Any
-) -> None:
-    """The killer stands outside: whoever offers this recipient dies by SIGKILL."""
-    settings = RETRY | {"worker.max_claims": "3", "worker.conversations": "10"}
-    scene = stage("valkey", "sqlite", settings=settings, plans={"poison": ["hang"]})
-    scene.intake()
-    worker = scene.worker(2)
-    scene.wait_for_workers(2)
-    deaths: list[int] = []
-    over = threading.Event()
-
-    def kill_whoever_offers_it() -> None:
-        seen = 0
-        while not over.is_set():
-            hung = [c for c in scene.relay.book() if c.answer == "hang"]
-            for copy in hung[seen:]:
-                for pid in worker.children():
-                    if copy.peer in connections_to(pid, scene.relay.port):
-                        with contextlib.suppress(ProcessLookupError):
-                            os.kill(pid, signal.SIGKILL)
-                            deaths.append(pid)
-            seen = len(hung)
-            time.sleep(0.02)
-
-    killer = threading.Thread(target=kill_whoever_offers_it)
-    killer.start()
-    try:
-        documents = mails(300)
-        documents.insert(20, mails(1, to="poison")[0])
-        scene.publish(documents)
-        scene.wait_finished(301, 60)
-    finally:
-        over.set()
-        killer.join()
-    told = story(scene, "poison+0@example.com")
-    figure(deaths=len(deaths), uncertain=scene.journal.uncertain())
-    assert told["recipients"][0]["state"] == "held"
-    assert told["recipients"][0]["error_class"] == "poison"
-    # The first among others, then three alone.
-    assert len(deaths) == 4
-    account = scene.account(documents)
-    assert account.clean, account
-    assert account.states == {"sent": 300, "held": 1}
-    assert worker.running
-
-
-def has_lease(scene: Stage, worker: Program) -> bool:
-    return bool(set(worker.children()) & set(scene.journal.workers()))
-
-
-def test_rolling_restarts_under_load_lose_nothing_and_leave_nothing_uncertain(
-    stage: Setting, figure: Any
-) -> None:
-    scene = stage(
-        "valkey", "postgresql", settings={"intake.batch": "50"}, plans={"n": ["slow 0.1"]}
-    )
-    documents = mails(1500)
-    intake, workers = scene.intake(), [scene.worker(1), scene.worker(1)]
-    scene.wait_for_workers(2)
-    scene.publish(documents)
-    stops = []
-    for n in range(5):
-        scene.wait_accepted(200 * (n + 1))
-        intake.wait_ready()
-        until(lambda n=n: has_lease(scene, workers[n % 2]), 20, scene.logs)
-        begun = time.monotonic()
-        for old in (intake, workers[n % 2]):
-            old.signal(signal.SIGTERM)
-        for old in (intake, workers[n % 2]):
-            assert old.wait(30) == 0, old.tail()
-        stops.append(time.monotonic() - begun)
-        intake, workers[n % 2] = scene.intake(), scene.worker(1)
-    scene.wait_finished(1500, 60)
-    account = scene.account(documents)
-    figure(worst_stop=round(max(stops), 2), uncertain=account.uncertain, copies=account.copies)
-    assert account.clean, account
-    assert account.states == {"sent": 1500}
-    assert (account.uncertain, account.copies) == (0, 1500)

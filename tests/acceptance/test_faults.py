@@ -23,7 +23,6 @@ SEED = 20261125
 QUICK = (
     "points-valkey-sqlite",
     "intake-kills-stream",
-    "pause-smtp-before-dot",
     "rabbitmq-kills",
     "valkey-wiped",
     "postgresql-stopped",

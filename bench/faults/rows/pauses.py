@@ -11,7 +11,7 @@ from bench.faults.rows.kills import SOON
 from tests.acceptance.stage import mails, until
 
 #: Longest that a stopped process is known to be dead by: the lease and a look.
-LEASE = 3.0
+LEASE = 5.0
 
 
 def stand_still(run: Run, point: str, copies: int, journal: str = "sqlite") -> None:
