@@ -90,18 +90,22 @@ class Client(Commands):
         self._ways: list[Way] = []
         _clients.add(self)
 
-    def publish(self, message: Message | Mapping[str, Any]) -> Receipt:
+    def publish(
+        self, message: Message | Mapping[str, Any], *, deadline: float | None = None
+    ) -> Receipt:
         """Publish and wait until the broker has it.
 
         A message without ``idempotency_key`` and ``id`` gets a key of its own, which stays
-        the same however often this call has to try. Raises ``InvalidMessage`` or
-        ``NotPublished``.
+        the same however often this call has to try. ``deadline`` (seconds) is this call's
+        own. Raises ``InvalidMessage`` or ``NotPublished``.
         """
-        return self._put(self._prepare(_document(message)))
+        return self._put(self._prepare(_document(message)), deadline)
 
-    async def apublish(self, message: Message | Mapping[str, Any]) -> Receipt:
+    async def apublish(
+        self, message: Message | Mapping[str, Any], *, deadline: float | None = None
+    ) -> Receipt:
         """``publish`` for coroutines."""
-        return await self._aput(self._prepare(_document(message)))
+        return await self._aput(self._prepare(_document(message)), deadline)
 
     def publish_raw(self, body: bytes, *, idempotency_key: str | None = None) -> Receipt:
         """Publish a document that was made before, byte for byte (``NotPublished.body``)."""
@@ -159,31 +163,31 @@ class Client(Commands):
             return _Prepared(body, str(key))
         return _Prepared(body, str(key), _checked(body, self._max_bytes))
 
-    def _put(self, made: _Prepared) -> Receipt:
+    def _put(self, made: _Prepared, deadline: float | None = None) -> Receipt:
         if (box := capture.current()) is not None:
             return _captured(box, made)
-        begun = time.monotonic()
+        until = time.monotonic() + (self._deadline if deadline is None else deadline)
         for pause in pauses(len(self._open())):
             way = self._open()[0]
             try:
                 return Receipt(made.key, way.put(made.body, made.key), made.refused)
             except (Away, Shut) as error:
-                self._failed(way, error, made, time.monotonic() - begun + pause)
+                self._failed(way, error, made, over=time.monotonic() + pause > until)
             time.sleep(pause)
         raise AssertionError  # pauses never end
 
-    async def _aput(self, made: _Prepared) -> Receipt:
+    async def _aput(self, made: _Prepared, deadline: float | None = None) -> Receipt:
         import asyncio
 
         if (box := capture.current()) is not None:
             return _captured(box, made)
-        begun = time.monotonic()
+        until = time.monotonic() + (self._deadline if deadline is None else deadline)
         for pause in pauses(len(self._open())):
             way = self._open()[0]
             try:
                 return Receipt(made.key, await way.aput(made.body, made.key), made.refused)
             except (Away, Shut) as error:
-                self._failed(way, error, made, time.monotonic() - begun + pause)
+                self._failed(way, error, made, over=time.monotonic() + pause > until)
             await asyncio.sleep(pause)
         raise AssertionError  # pauses never end
 
@@ -214,12 +218,12 @@ class Client(Commands):
             for one in urls
         ]
 
-    def _failed(self, way: Way, error: Away | Shut, made: _Prepared, spent: float) -> None:
+    def _failed(self, way: Way, error: Away | Shut, made: _Prepared, *, over: bool) -> None:
         """Turn to the next way, or raise when it is no use or the time is over."""
         kind: type[NotPublished] | None = None
         if isinstance(error, Shut):
             kind = Refused
-        elif spent > self._deadline:
+        elif over:
             kind = NoQueue if isinstance(error, Missing) else NotPublished
         if kind is not None:
             from mailgate.config.urls import mask

@@ -164,12 +164,23 @@ class Commands:
 
         stopped = threading.Event()
         found = events(self._client(), group=self._group(group), timeout=timeout, stopped=stopped)
+        # A thread that was left behind is in the generator until it sees ``stopped``.
+        one = threading.Lock()
+
+        def following(_: threading.Event) -> Event | None:
+            with one:
+                return next(found, None)
+
+        def close(_: threading.Event) -> None:
+            with one:
+                found.close()
+
         try:
-            while (event := await _in_thread(lambda _: next(found, None), stopped)) is not None:
+            while (event := await _in_thread(following, stopped)) is not None:
                 yield event
         finally:
             stopped.set()
-            await _in_thread(lambda _: found.close())
+            await _in_thread(close)
 
     def _command(self, verb: str, which: Mapping[str, Any], wait: float | None) -> Event | None:
         from mailgate.client.following import command

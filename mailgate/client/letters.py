@@ -141,7 +141,8 @@ def compose(
         made.to, made.cc, made.bcc = shown, copies, blind
         return [made]
     return [
-        _alone(made, blind[i : i + MOST_RECIPIENTS]) for i in range(0, len(blind), MOST_RECIPIENTS)
+        _alone(made, blind[i : i + MOST_RECIPIENTS], i // MOST_RECIPIENTS)
+        for i in range(0, len(blind), MOST_RECIPIENTS)
     ]
 
 
@@ -191,11 +192,16 @@ def refuse(field: str, rule: str) -> InvalidMessage:
     return InvalidMessage((Fault(field, rule),))
 
 
-def _alone(made: Message, blind: list[AddressLike]) -> Message:
+def _alone(made: Message, blind: list[AddressLike], n: int) -> Message:
+    """The n-th of the private mailings; a key that the program chose tells them apart."""
     from dataclasses import replace
 
     everyone: list[Any] = [{"email": a} if isinstance(a, str) else dict(a) for a in blind]
-    return replace(made, recipients=everyone)
+    more = dict(made.more)
+    for name in ("idempotency_key", "id"):
+        if n and name in more:
+            more[name] = f"{more[name]}-{n}"
+    return replace(made, recipients=everyone, more=more)
 
 
 def _cleaned(addresses: Iterable[str]) -> list[AddressLike]:

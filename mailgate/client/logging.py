@@ -13,7 +13,7 @@ from mailgate.client.client import Client
 from mailgate.client.default import default_client
 from mailgate.client.letters import compose
 
-#: Seconds that a log record may cost at most when the broker is away.
+#: Seconds for which a record is tried when the broker is away.
 DEADLINE = 2.0
 _OWN = ("mailgate.client", "amqp", "redis")
 
@@ -47,7 +47,7 @@ class MailHandler(logging.Handler):
         self._throttle = throttle
         self._fields = dict(fields or {})
         if client is None and url is not None:
-            client = Client(url, producer=producer, deadline=DEADLINE, timeout=DEADLINE)
+            client = Client(url, producer=producer, timeout=DEADLINE)
         self._client = client
 
     def getSubject(self, record: logging.LogRecord) -> str:
@@ -76,6 +76,6 @@ class MailHandler(logging.Handler):
                 more=more,
             )
             for one in made:
-                (self._client or default_client()).publish(one)
+                (self._client or default_client()).publish(one, deadline=DEADLINE)
         except Exception:  # noqa: BLE001 (a handler never raises)
             self.handleError(record)

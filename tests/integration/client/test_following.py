@@ -155,6 +155,22 @@ async def test_coroutines_read_events(gateway) -> None:
     assert [one.id async for one in client.aevents(timeout=0.5)] == ["r0-3", "r1-3"]
 
 
+async def test_a_coroutine_that_reads_events_can_be_cancelled(gateway) -> None:
+    client = client_of(gateway())
+    found: list[str] = []
+
+    async def read() -> None:
+        async for one in client.aevents():
+            found.append(one.id)
+
+    reader = asyncio.create_task(read())
+    await asyncio.sleep(0.3)
+    reader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+    assert found == []
+
+
 def test_events_go_on_after_the_broker_was_away(valkey: Valkey) -> None:
     found: list[str] = []
     client = Client(valkey.url, producer="shop", timeout=1.0)

@@ -148,6 +148,13 @@ def test_a_broker_that_is_away_is_one_error_with_all_that_another_try_needs(brok
     assert caught.value.idempotency_key == found.idempotency_key == receipt.idempotency_key
 
 
+def test_a_call_may_have_a_deadline_of_its_own() -> None:
+    client, begun = Client(f"redis://127.0.0.1:{free_port()}/", deadline=60), time.monotonic()
+    with client, pytest.raises(NotPublished):
+        client.publish(MESSAGE, deadline=0.1)
+    assert time.monotonic() - begun < 5
+
+
 async def test_a_coroutine_gets_the_same_error(broker: Any) -> None:
     scheme = broker.url.partition("://")[0]
     async with Client(f"{scheme}://127.0.0.1:{free_port()}/", deadline=0.1) as client:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import statistics
 import time
 from pathlib import Path
 
 import pytest
 import trustme
-from flask import Flask
 
 from mailgate.client import Client, Message, Refused
 from mailgate.client.amqp_way import options
-from mailgate.client.flask import Mail
-from mailgate.client.flask import Message as FlaskMessage
 from tests.integration.intake.test_tls import behind_tls
 from tests.servers import Daemon, Valkey, Vhost, free_port
 from tests.servers.process import accepts
@@ -113,39 +109,3 @@ def test_certificates_are_verified_unless_the_url_says_otherwise() -> None:
         "server_hostname": "h",
     }
     assert options("amqps://h?ssl_cert_reqs=none", 1.0)["ssl"] == {"cert_reqs": ssl.CERT_NONE}
-
-
-@pytest.mark.alone
-@pytest.mark.parametrize("server", ["valkey", "rabbitmq"])
-def test_a_page_that_sends_mail_is_as_quick_as_one_that_does_not(
-    server: str, request: pytest.FixtureRequest, record_property
-) -> None:
-    """Whatever the relays do: nobody reads the queue here, which is slower than any."""
-    broker = request.getfixturevalue(server)
-    if server == "rabbitmq":
-        broker.api("PUT", "/api/queues/{vhost}/mailgate.inbox", {"durable": True})
-    app = Flask("site")
-    app.config.update(MAILGATE_URL=broker.url, MAILGATE_OPTIONS={"mandatory": server != "valkey"})
-    mail = Mail(app)
-
-    @app.get("/<what>")
-    def page(what: str) -> str:
-        if what == "mail":
-            mail.send(FlaskMessage("Hello", ["ann@example.com"], "Text"))
-        return "done"
-
-    def median(path: str) -> float:
-        took = []
-        for _ in range(40):
-            begun = time.perf_counter()
-            assert client.get(path).status_code == 200
-            took.append(time.perf_counter() - begun)
-        return statistics.median(took)
-
-    client = app.test_client()
-    client.get("/mail")  # libraries and a connection, once a process
-    quiet, sending = median("/nothing"), median("/mail")
-    record_property("milliseconds", (round(quiet * 1e3, 2), round(sending * 1e3, 2)))
-    print(f"{server}: {quiet * 1e3:.2f} ms without mail, {sending * 1e3:.2f} ms with")
-    mail.client.close()
-    assert sending - quiet < 0.02

@@ -137,6 +137,10 @@ def test_blind_copies_alone_are_private_messages(mailgate_outbox: Outbox) -> Non
     everyone = [f"a{n}@example.com" for n in range(1500)]
     assert EmailMessage("Hello", "Text", bcc=everyone).send() == 1
     assert [len(one["recipients"]) for one in mailgate_outbox] == [1000, 500]
+    mailing = EmailMessage("Hello", "Text", bcc=everyone)
+    mailing.mailgate = {"idempotency_key": "may"}
+    mailing.send()
+    assert [one.idempotency_key for one in mailgate_outbox[2:]] == ["may", "may-1"]
     assert EmailMessage("Hello", "Text", cc=["ann@example.com"]).send() == 1
     assert mailgate_outbox[-1]["to"] == ["ann@example.com"]
 
