@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 
-from mailgate.model.ids import spell
 from tests.acceptance.conftest import Setting
-from tests.acceptance.stage import Stage, mails, until
-from tests.integration.events.listeners import Listener, RabbitListener, RedisListener
-from tests.servers import Valkey, Vhost
+from tests.acceptance.stage import mails, until
+from tests.integration.events.listeners import expected, first_of_each, listen
 
 #: Of the mails of ``several_ends``: where each ends.
 ENDS = {"bounce": "bounced", "fail": "failed", "defer": "sent", "uncertain": "sent"}
@@ -27,42 +24,12 @@ def several_ends(count: int) -> list[dict[str, Any]]:
     return out
 
 
-def expected(scene: Stage) -> dict[str, list[str]]:
-    """The ids of all events in the journal, by recipient or message, in their order."""
-    out: dict[str, list[str]] = {}
-    for row in scene.journal.rows("SELECT * FROM events ORDER BY id"):
-        detail = json.loads(row["detail"] or "{}")
-        if row["recipient_id"] is not None:
-            who = spell(row["recipient_id"])
-            out.setdefault(who, []).append(f"{who}-{row['seq']}")
-        elif row["kind"] in ("accepted", "conflict"):
-            about = detail.get("parked") or spell(row["message_id"])
-            out.setdefault(about, []).append(f"{about}-{row['kind']}")
-    return out
-
-
-def first_of_each(heard: list[dict[str, Any]]) -> dict[str, list[str]]:
-    """The ids as a reader that passes over repeats sees them, by recipient or message."""
-    out: dict[str, list[str]] = {}
-    for one in heard:
-        ids = out.setdefault(one["id"].rpartition("-")[0], [])
-        if one["id"] not in ids:
-            ids.append(one["id"])
-    return out
-
-
 @pytest.mark.parametrize(("broker", "journal"), [("valkey", "sqlite"), ("rabbitmq", "postgresql")])
 def test_a_publisher_that_is_killed_before_it_writes_down_what_it_sent_loses_no_event(
-    broker: str, journal: str, stage: Setting, request: pytest.FixtureRequest
+    broker: str, journal: str, stage: Setting
 ) -> None:
     scene = stage(broker, journal, settings={"streams.transactional.retry.first": "1s"})
-    ear: Listener
-    if broker == "valkey":
-        server: Valkey = request.getfixturevalue("valkey")
-        ear = RedisListener(server)
-    else:
-        vhost: Vhost = request.getfixturevalue("rabbitmq")
-        ear = RabbitListener(vhost, "shop")
+    ear = listen(scene.broker, "shop")
     scene.arm("events.before_mark=kill@2")
     scene.keep(scene.intake)
     scene.worker(2)
@@ -78,7 +45,8 @@ def test_a_publisher_that_is_killed_before_it_writes_down_what_it_sent_loses_no_
     until(told, 30, scene.logs)
     assert [name for name, _ in scene.fired()] == ["events.before_mark"]
     heard = ear.heard("shop")
-    assert first_of_each(heard) == expected(scene)
+    written = scene.journal.rows("SELECT * FROM events ORDER BY id")
+    assert first_of_each(heard) == expected(written)
     assert len(heard) > len({one["id"] for one in heard}), "the kill came too early to repeat one"
     last = {
         one["message"]["metadata"]["end"]: one["event"]

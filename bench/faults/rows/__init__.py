@@ -6,6 +6,7 @@ Importing it enters all of them into the table, in the order of the report.
 # ruff: noqa: I001
 from bench.faults.rows import kills as kills
 from bench.faults.rows import points as points
+from bench.faults.rows import events as events
 from bench.faults.rows import pauses as pauses
 from bench.faults.rows import relays as relays
 from bench.faults.rows import brokers as brokers

@@ -16,7 +16,7 @@ from tests.contract.journal.conftest import (  # noqa: F401 (fixtures)
     rigs_of,
     sqlite_url,
 )
-from tests.integration.events.listeners import Listener, RabbitListener, RedisListener
+from tests.integration.events.listeners import Listener, listen
 
 
 @pytest.fixture(params=["valkey", "rabbitmq"])
@@ -24,9 +24,5 @@ def listener(request: pytest.FixtureRequest) -> Callable[..., Listener]:
     """``listener("shop")`` hears what that producer is told."""
     server = request.getfixturevalue(request.param)
 
-    def listen(*producers: str) -> Listener:
-        if request.param == "valkey":
-            return RedisListener(server)
-        return RabbitListener(server, *producers)
-
-    return listen
+    url = server.broker_url if request.param == "valkey" else server.url
+    return lambda *producers: listen(url, *producers)

@@ -1,19 +1,20 @@
 """Producers' ears on both brokers: what a program of theirs would read.
 
-Owns nothing of mailgate: plain clients only.
+Owns hearing with plain clients, and what must have been heard.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import amqp
 import redis
 
-from tests.servers import Valkey, Vhost
+from mailgate.model.ids import spell
 
 Document = dict[str, Any]
 
@@ -40,12 +41,13 @@ class _Waits:
 
 
 class RedisListener(_Waits):
-    def __init__(self, valkey: Valkey) -> None:
-        self.url = valkey.broker_url
-        self.server = valkey
+    """``url`` as mailgate takes it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
 
     def heard(self, producer: str) -> list[Document]:
-        with redis.Redis.from_url(self.server.socket_url) as client:
+        with redis.Redis.from_url(self.url.replace("redis+socket://", "unix://")) as client:
             entries = client.xrange(f"mailgate:events:{producer}")
         assert all(set(fields) == {b"event"} for _, fields in entries)
         return [json.loads(fields[b"event"]) for _, fields in entries]
@@ -54,9 +56,8 @@ class RedisListener(_Waits):
 class RabbitListener(_Waits):
     """A queue bound for each producer, made before anything is published."""
 
-    def __init__(self, vhost: Vhost, *producers: str, **arguments: Any) -> None:
-        self.url = vhost.url
-        self.server = vhost
+    def __init__(self, url: str, *producers: str, **arguments: Any) -> None:
+        self.url = url
         self._heard: dict[str, list[Document]] = {}
         self.properties: list[dict[str, Any]] = []
         self.keys: list[str] = []
@@ -84,3 +85,34 @@ class RabbitListener(_Waits):
                 self.properties.append(message.properties)
                 self.keys.append(message.delivery_info["routing_key"])
         return self._heard[producer]
+
+
+def listen(url: str, *producers: str) -> Listener:
+    """An ear on whichever broker the URL names."""
+    if url.startswith("amqp"):
+        return RabbitListener(url, *producers)
+    return RedisListener(url)
+
+
+def first_of_each(heard: Sequence[Document]) -> dict[str, list[str]]:
+    """The ids as a reader that passes over repeats sees them, by recipient or message."""
+    out: dict[str, list[str]] = {}
+    for one in heard:
+        ids = out.setdefault(one["id"].rpartition("-")[0], [])
+        if one["id"] not in ids:
+            ids.append(one["id"])
+    return out
+
+
+def expected(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The ids that the rows of ``events`` must be published under, the same way."""
+    out: dict[str, list[str]] = {}
+    for row in rows:
+        detail = json.loads(row["detail"] or "{}")
+        if row["recipient_id"] is not None:
+            who = spell(row["recipient_id"])
+            out.setdefault(who, []).append(f"{who}-{row['seq']}")
+        elif row["kind"] in ("accepted", "conflict", "parked"):
+            about = detail.get("parked") or spell(row["message_id"])
+            out.setdefault(about, []).append(f"{about}-{row['kind']}")
+    return out

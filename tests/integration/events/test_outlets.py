@@ -66,7 +66,7 @@ async def test_what_no_producer_is_known_for_goes_to_the_operators(
 
 
 async def test_amqp_properties_tell_what_it_is(rabbitmq: Vhost, outlet_to) -> None:
-    ear = RabbitListener(rabbitmq, "shop")
+    ear = RabbitListener(rabbitmq.url, "shop")
     await outlet_to(ear.url).send([post(1), post(2, key=""), post(3, key="ü" * 200)])
     ear.wait("shop", 3)
     assert ear.keys == ["shop.sent"] * 3
@@ -119,8 +119,8 @@ async def test_a_key_of_another_type_refuses_one_producer_alone(valkey: Valkey, 
 async def test_a_full_queue_refuses_one_producer_alone(rabbitmq: Vhost, outlet_to) -> None:
     # A quorum queue takes some more before it notices that it is full.
     full = {"x-queue-type": "classic", "x-max-length": 2, "x-overflow": "reject-publish"}
-    RabbitListener(rabbitmq, "shop", **full)
-    other = RabbitListener(rabbitmq, "other")
+    RabbitListener(rabbitmq.url, "shop", **full)
+    other = RabbitListener(rabbitmq.url, "other")
     out = outlet_to(rabbitmq.url)
     assert await out.send([post(1), post(2)]) == frozenset()
     assert await out.send([post(3), post(4, "other"), post(5)]) == {"shop"}
@@ -151,7 +151,7 @@ async def test_a_redis_that_comes_back_is_used_again(valkey: Valkey, outlet_to) 
 
 
 async def test_a_connection_that_rabbitmq_closes_is_made_anew(rabbitmq: Vhost, outlet_to) -> None:
-    ear = RabbitListener(rabbitmq, "shop")
+    ear = RabbitListener(rabbitmq.url, "shop")
     out = outlet_to(rabbitmq.url)
     await out.send([post(1)])
     while not rabbitmq.close_connections():  # it lists them late
