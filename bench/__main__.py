@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import limits, rendering, runs
+from bench import limits, rendering, runs, steps
 from bench.budget import Budget
 from bench.runs import Idle, Load
 from bench.sides import Make, makers
@@ -26,6 +26,8 @@ SIDES = ("plain", "embedded", "servers")
 def main() -> int:
     if sys.argv[1:2] == ["render"]:
         return rendering.main(sys.argv[2:])
+    if sys.argv[1:2] == ["steps"]:
+        return steps.main(sys.argv[2:])
     if sys.argv[1:2] == ["limits"]:
         return limits.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)

@@ -219,6 +219,7 @@ class Gateway:
             tell,
             self._trouble,
             self._tally,
+            lambda: self._pool.busy,
         )
 
     async def deliver(self, lane: Lane, deadline: float) -> dict[str, int]:

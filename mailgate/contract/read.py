@@ -120,11 +120,13 @@ def _command(document: dict[str, Any], found: list[tuple[Place, Fault]]) -> Comm
     return command
 
 
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), check_circular=False).encode
+
+
 def body_hash(document: Mapping[str, Any]) -> str:
     """32 hex digits over what was said: neither key order, spacing nor the trace counts."""
     said = {k: v for k, v in document.items() if k != "traceparent"}
-    text = json.dumps(said, sort_keys=True, separators=(",", ":"), check_circular=False)
-    return blake2b(text.encode("ascii"), digest_size=16).hexdigest()
+    return blake2b(_canonical(said).encode("ascii"), digest_size=16).hexdigest()
 
 
 def remainder(body: bytes, submission: Submission) -> bytes:

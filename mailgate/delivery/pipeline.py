@@ -37,6 +37,9 @@ from mailgate.model.state import Lane
 #: A busy process takes again when half its places are free, or after this (seconds):
 #: so that transactions carry many and a waiting message still waits for nobody.
 TURN = 0.02
+#: While so large a share of its places wait for a connection, no turn is hurried: a
+#: transaction then carries many more, and no connection is idle meanwhile.
+QUEUEING = 0.1
 #: How often a process with open conversations and free places looks again (seconds).
 LOOK = 0.1
 #: The same while a limit paces it: permits are asked for further ahead than this.
@@ -47,6 +50,9 @@ NEAR = 0.5
 HELP = 0.2
 #: How long a process holds back for a suspect before it works on (seconds).
 DRAIN = 2.0
+
+#: For mail of a stream that was taken out of the configuration.
+_NO_STREAM = Stream()
 
 
 class Pipeline:
@@ -65,7 +71,9 @@ class Pipeline:
         tell: Callable[[Sequence[Change]], None],
         trouble: Trouble,
         tally: Tally,
+        talking: Callable[[], int],
     ) -> None:
+        """``talking`` gives how many conversations have a connection in hand."""
         self._config = config
         self._database = database
         self._settling = settling
@@ -79,6 +87,7 @@ class Pipeline:
         self._tell = tell
         self._trouble = trouble
         self._tally = tally
+        self._talking = talking
         self._open: dict[asyncio.Task[None], Lane] = {}
         self._reserved = kept_for_urgent(config.worker.conversations, config.worker.reserved)
         self._ended: list[Ended] = []
@@ -270,7 +279,8 @@ class Pipeline:
         # Paced conversations end one by one, and would settle one by one: they wait for
         # the next look. Otherwise what ends makes place, and is written at once when idle.
         half = self._config.worker.conversations // 2
-        if not self._open or self._crowded or (len(self._open) <= half and not self._paced):
+        half_free = len(self._open) <= half and not self._paced
+        if not self._open or self._crowded or (half_free and not self._queueing()):
             self._wake.set()
         if not self._one_at_a_time.locked():
             self._flush_later()
@@ -280,8 +290,19 @@ class Pipeline:
         if self._ended and not self._open:
             return
         self._wake.clear()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), max(0.001, wait))
+        most = time.monotonic() + min(deadline - time.monotonic(), LOOK)
+        while wait > 0 or not self._wake.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), max(0.001, wait))
+                return
+            wait = min(TURN, most - time.monotonic())
+            if wait <= 0 or self._hold_until or not self._queueing():
+                return
+
+    def _queueing(self) -> bool:
+        """Whether conversations wait for a connection: those who talk lack no work."""
+        waiting = len(self._open) - self._talking()
+        return waiting > self._config.worker.conversations * QUEUEING
 
     # --- one conversation --------------------------------------------------------
 
@@ -322,7 +343,7 @@ class Pipeline:
         settlement = settle(
             claim,
             outcome,
-            stream=self._config.streams.get(claim.stream, Stream()),
+            stream=self._config.streams.get(claim.stream, _NO_STREAM),
             bucket=routed(taken.bucket, claim.relay),
             preferred=preferred,
             started_at=started,

@@ -255,7 +255,9 @@ def _sqlite_pragmas(connection: Any, _record: Any) -> None:
     # at the same moment get "database is locked", whatever the timeout.
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA temp_store=MEMORY")
-    cursor.execute("PRAGMA cache_size=-65536")
+    # Whatever another process writes empties this cache: more than a transaction reads is
+    # memory for nothing.
+    cursor.execute("PRAGMA cache_size=-8192")
     cursor.close()
 
 

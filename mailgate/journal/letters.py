@@ -13,6 +13,10 @@ from mailgate.model.address import Address
 from mailgate.model.ids import spell
 from mailgate.model.message import Attachment, Letter, Unsubscribe
 
+# Made once: ``json.dumps`` with options makes an encoder for each text. Nothing is circular
+# that has been read from JSON.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+
 
 def letter_text(
     *,
@@ -51,7 +55,7 @@ def letter_text(
         "files": files,
     }
     lean = {k: v for k, v in said.items() if v or k in ("data", "mail_from", "subject", "text")}
-    return json.dumps(lean, ensure_ascii=False, separators=(",", ":"))
+    return _encode(lean)
 
 
 def digest_text(

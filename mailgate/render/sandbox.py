@@ -236,7 +236,9 @@ def produce(
     state.values = values
     budget.begin()
     try:
-        return list(template.root_render_func(template.new_context(dict(variables))))
+        # The globals are few, and our own: Jinja would put them together anew for each mail.
+        context = template.new_context({**template.environment.globals, **variables}, shared=True)
+        return list(template.root_render_func(context))
     except RenderError:
         raise
     except UndefinedError as error:

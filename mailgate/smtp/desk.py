@@ -103,6 +103,11 @@ class Desk:
         for kept in (*self._idle, *self._busy):
             kept.session.read_by(table)
 
+    @property
+    def busy(self) -> int:
+        """Connections in somebody's hand."""
+        return len(self._busy)
+
     # --- taking -------------------------------------------------------------------
 
     async def take(self, *, fresh: bool = False) -> Kept | Outcome:

@@ -118,6 +118,11 @@ class Pool:
         """Take nothing more, let conversations end for ``grace`` seconds, then abort them."""
         await asyncio.gather(*(desk.close(grace) for desk in self._desks.values()))
 
+    @property
+    def busy(self) -> int:
+        """Connections that a message is on now, to all relays together."""
+        return sum(desk.busy for desk in self._desks.values())
+
     def stats(self) -> dict[str, PoolStats]:
         """By relay."""
         return {name: desk.stats() for name, desk in self._desks.items()}
