@@ -122,6 +122,15 @@ def read_until(connection: sa.Connection, name: str, before: int) -> tuple[int |
     return connection.execute(read).scalar(), connection.execute(first).scalar()
 
 
+def told_by(connection: sa.Connection, name: str, at: int) -> int | None:
+    """The later fire whose window has this one's in it; None when there is none."""
+    query = sa.select(sa.func.min(fires.c.at)).where(
+        fires.c.schedule == name, fires.c.at > at, fires.c.state.in_(_READ), fires.c.since < at
+    )
+    found: int | None = connection.execute(query).scalar()
+    return found
+
+
 def end(
     connection: sa.Connection,
     name: str,
@@ -132,7 +141,22 @@ def end(
     recipients: int,
     now: int,
 ) -> bool:
-    """A fire is done, or found nothing to send; false when it was over before."""
+    """A fire is done, or found nothing to send; false when it was over before.
+
+    Also when its window is not what it was: another fire of the schedule was carried out
+    meanwhile that told a part of it, or all.
+    """
+    # Fires of one schedule end one after the other.
+    looked_at(connection, [name], now)
+    connection.execute(sa.select(schedules).where(schedules.c.name == name).with_for_update())
+    between = sa.select(fires.c.at).where(
+        fires.c.schedule == name,
+        fires.c.state.in_(_READ),
+        fires.c.at > since,
+        fires.c.at < at,
+    )
+    if connection.execute(between.limit(1)).first() or told_by(connection, name, at) is not None:
+        return False
     done = connection.execute(
         fires.update()
         .where(fires.c.schedule == name, fires.c.at == at, _PENDING)
@@ -146,6 +170,24 @@ def end(
         )
     )
     return done.rowcount == 1
+
+
+def release(connection: sa.Connection, name: str, at: int, now: int) -> None:
+    """A fire that is pending still is due again."""
+    connection.execute(
+        fires.update()
+        .where(fires.c.schedule == name, fires.c.at == at, _PENDING)
+        .values(due_at=now, changed_at=now)
+    )
+
+
+def skip(connection: sa.Connection, name: str, at: int, now: int) -> None:
+    """A pending fire is not carried out: another has told what it would have."""
+    connection.execute(
+        fires.update()
+        .where(fires.c.schedule == name, fires.c.at == at, _PENDING)
+        .values(state="skipped", error=None, changed_at=now)
+    )
 
 
 def fail(

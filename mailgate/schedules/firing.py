@@ -23,7 +23,7 @@ from mailgate.journal.database import Connection, Database
 from mailgate.limits.policy import Policy
 from mailgate.model.state import Lane
 from mailgate.schedules.fires import previous
-from mailgate.schedules.letters import LettersError, documents
+from mailgate.schedules.letters import LettersError, documents, spelled
 from mailgate.schedules.reading import ReadingError, read
 
 #: Whoever takes a fire has it so long (ms): longer than a chore's task may live.
@@ -82,6 +82,10 @@ class Firing:
         taken = self._database.run_now(lambda c: book.begin(c, name, at, now + TAKEN, now))
         if schedule is None or taken is None:
             return Fired("over")
+        told = self._database.read_now(lambda c: book.told_by(c, name, at))
+        if told is not None:
+            self._database.run_now(lambda c: book.skip(c, name, at, now))
+            return Fired("over", error=f"the fire of {spelled(told)} has told what was new by then")
         try:
             mail = self.prepare(name, schedule, at)
         except FireError as error:
@@ -139,7 +143,10 @@ class Firing:
 
         stored = self._arrivals.store_now(mail.arrivals, only_if=ends)
         if stored is None:
-            return Fired("over")
+            # Over, or its window is another by now: then it is pending, and tried at once.
+            now = self._database.now()
+            self._database.run_now(lambda c: book.release(c, name, at, now))
+            return Fired("over", error="another fire of it was carried out meanwhile")
         state = "done" if mail.arrivals else "empty"
         told = {"schedule": name, "messages": len(mail.arrivals), "recipients": mail.recipients}
         _log.info("a schedule fired", extra=told)

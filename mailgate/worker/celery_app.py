@@ -32,7 +32,16 @@ from mailgate.worker.cleaning import clean_up
 from mailgate.worker.doorbell import Doorbell
 from mailgate.worker.loop import Bridge, Delivers
 from mailgate.worker.mends import mend_redis_channel
-from mailgate.worker.settings import CLEAN, CLEAN_FOR, FIRE, TASK, celery_settings, time_limits
+from mailgate.worker.settings import (
+    CLEAN,
+    CLEAN_FOR,
+    FIRE,
+    FIRE_HARD,
+    FIRE_SOFT,
+    TASK,
+    celery_settings,
+    time_limits,
+)
 from mailgate.worker.waits import leave_soon, wake_up, watch_children
 
 if TYPE_CHECKING:
@@ -246,7 +255,7 @@ def clean() -> dict[str, int]:
     return clean_up(config(), CLEAN_FOR)
 
 
-@app.task(name=FIRE)
+@app.task(name=FIRE, soft_time_limit=FIRE_SOFT, time_limit=FIRE_HARD)
 def fire(name: str, at: int) -> dict[str, int]:
     """Fire a schedule; returns counts, for Flower."""
     return chores.fire(config(), name, at, _process.ring)

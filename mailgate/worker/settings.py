@@ -20,6 +20,9 @@ TASK = "mailgate.deliver"
 CLEAN, CLEAN_FOR = "mailgate.clean", 10.0
 #: What fires a schedule: its name, and the time (ms).
 FIRE = "mailgate.fire"
+#: How long that may take (seconds): two sources, and the writing. Whoever takes a fire has it
+#: for longer (``schedules.firing.TAKEN``).
+FIRE_SOFT, FIRE_HARD = 90, 100
 #: The queue of what beat has workers do.
 CHORES = "mailgate.chores"
 

@@ -204,6 +204,40 @@ def test_a_source_that_cannot_be_read_is_tried_again_and_nothing_is_lost(
     assert (done.state, done.since) == ("done", MONDAY - DAY)
 
 
+def test_a_fire_out_of_turn_tells_nothing_twice(journal: Rig, blog: Path) -> None:
+    """By hand while an earlier one waits: what the later has told, the earlier does not."""
+    config = configured(blog)
+    post(blog, "sunday", "2026-05-03 12:00:00")
+    write(journal, MONDAY, TUESDAY)
+    slow = firing(journal, config)
+    mail = slow.prepare("daily", config.schedules["daily"], MONDAY)
+    assert firing(journal, config).fire("daily", TUESDAY).since == MONDAY - DAY
+    # Also when it had read its sources already.
+    assert slow._write("daily", MONDAY, mail).state == "over"
+    done = firing(journal, config).fire("daily", MONDAY)
+    assert (done.state, done.error) == (
+        "over",
+        "the fire of 2026-05-05T10:00:00Z has told what was new by then",
+    )
+    assert fires(journal) == [(MONDAY, "skipped"), (TUESDAY, "done")]
+    assert journal.count("messages") == 1
+
+
+def test_a_window_that_another_has_told_in_part_is_read_anew(journal: Rig, blog: Path) -> None:
+    config = configured(blog)
+    post(blog, "sunday", "2026-05-03 12:00:00")
+    post(blog, "monday", "2026-05-04 12:00:00")
+    write(journal, MONDAY, TUESDAY)
+    early = firing(journal, config)
+    mail = early.prepare("daily", config.schedules["daily"], TUESDAY)
+    assert firing(journal, config).fire("daily", MONDAY).state == "done"
+    assert early._write("daily", TUESDAY, mail).state == "over"
+    assert firing(journal, config).fire("daily", TUESDAY).since == MONDAY
+    assert [[p["title"] for p in b["data"]["posts"]] for b in letters(journal)] == [
+        *(["sunday"], ["monday"]),
+    ]
+
+
 def test_what_fails_is_told_by_the_window_after_it(journal: Rig, blog: Path) -> None:
     config = configured(blog)
     post(blog, "monday", "2026-05-04 12:00:00")
