@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
 from pathlib import Path
 
 import pytest
+import typer
 
+from mailgate.cli.main import app
+from mailgate.cli.reference import commands
 from mailgate.config.load import ConfigError, load
 from mailgate.config.schedules import Schedule
 
@@ -29,6 +33,17 @@ def test_an_example_loads(text: str, tmp_path: Path) -> None:
     assert set(config.schedules) == set(tomllib.loads(text)["schedules"])
     for source in config.sources.values():
         assert source.http or source.url.startswith(("sqlite:////", "postgresql+psycopg://"))
+
+
+def test_each_command_of_the_page_can_be_typed() -> None:
+    there = {" ".join(path): one for path, one in commands(typer.main.get_command(app))}
+    [block] = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
+    for line in block.splitlines():
+        program, *words = shlex.split(line)
+        assert program == "mailgate"
+        own = next(n for n in (2, 1) if " ".join(words[:n]) in there)
+        name = " ".join(words[:own])
+        there[name].make_context(name, words[own:])
 
 
 def test_every_key_that_decides_is_named() -> None:

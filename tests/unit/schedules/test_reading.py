@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import trustme
 
 from mailgate.config.schedules import DataReading, Reading, Schedule, Source
 from mailgate.schedules import fetch as fetching
@@ -238,6 +240,29 @@ def test_the_address_that_was_looked_at_is_asked_under_the_hosts_own_name(
     assert calls.count("crm.example") == 1
     [(_, headers)] = service.asked
     assert headers["Host"] == f"crm.example:{service.server_port}"
+
+
+def test_a_services_certificate_is_verified_for_its_name(
+    monkeypatch: pytest.MonkeyPatch, service: Service, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("crm.example").configure_cert(context)
+    service.socket = context.wrap_socket(service.socket, server_side=True)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    real = socket.getaddrinfo
+    monkeypatch.setattr(
+        fetching.socket,
+        "getaddrinfo",
+        lambda _host, *more, **named: real("127.0.0.1", *more, **named),
+    )
+    with pytest.raises(ReadingError, match="SSLCertVerificationError"):
+        ask(service, url=f"https://crm.example:{service.server_port}")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    assert ask(service, url=f"https://crm.example:{service.server_port}") == PEOPLE
+    with pytest.raises(ReadingError, match="SSLCertVerificationError"):
+        ask(service, url=f"https://other.example:{service.server_port}")
+    assert len(service.asked) == 1
 
 
 @pytest.mark.parametrize("path", ["/a b", "/a\r\nX: 1", "/ä"])
