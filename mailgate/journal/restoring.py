@@ -29,6 +29,16 @@ _DOUBTFUL = (
     " OR state = 'held' AND error_class IN ('template_missing', 'template_broken'))"
 )
 
+#: Fires that wait are let be; every schedule counts as read, and looked at, up to then.
+_SCHEDULES_GO_ON = (
+    "UPDATE fires SET state = 'skipped', changed_at = :now"
+    " WHERE state = 'pending' AND at <= :until",
+    "INSERT INTO fires (schedule, at, state, tries, due_at, changed_at, messages, recipients,"
+    " error) SELECT name, :until, 'empty', 0, :until, :now, 0, 0, 'the journal was restored'"
+    " FROM schedules WHERE looked_at < :until ON CONFLICT (schedule, at) DO NOTHING",
+    "UPDATE schedules SET looked_at = :until WHERE looked_at < :until",
+)
+
 
 class Restoring:
     def __init__(self, database: Database) -> None:
@@ -60,8 +70,15 @@ class Restoring:
             audit(connection, act, len(rows), now)
         return len(rows), max((r.id for r in found), default=last)
 
-    def finish(self, connection: sa.Connection) -> None:
-        """Forget who worked with the lost journal, and let workers trust this one."""
+    def finish(self, connection: sa.Connection, until: int) -> None:
+        """Forget who worked with the lost journal, and let workers trust this one.
+
+        Schedules go on after ``until``: what they fired before, and what its sources told,
+        has gone out as far as anybody knows.
+        """
         for table in ("leases", "connections", "places", "digests"):
             connection.execute(sa.text(f"DELETE FROM {table}"))
+        said = {"until": until, "now": self._database.now()}
+        for statement in _SCHEDULES_GO_ON:
+            connection.execute(sa.text(statement), said)
         history.begin_anew(connection)

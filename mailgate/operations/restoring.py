@@ -39,4 +39,4 @@ def doubt_all(database: Database, until: int, act: Act) -> Iterator[int]:
         if not count:
             break
         yield count
-    database.run_now(restoring.finish)
+    database.run_now(lambda c: restoring.finish(c, until))

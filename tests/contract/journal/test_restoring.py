@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from mailgate.config.shape import Config
 from mailgate.delivery.watermark import Watermark
+from mailgate.journal import schedules
 from mailgate.journal.history import JournalSetBack
 from mailgate.journal.settling import Settlement
 from mailgate.journal.surgery import Act
@@ -87,6 +89,23 @@ def test_many_are_done_in_chunks_each_once(journal: Rig, monkeypatch: pytest.Mon
     assert chunks == [3, 3, 2]
     assert set(states(journal).values()) == {"uncertain"}
     assert restored(journal) == 0
+
+
+def test_a_schedule_repeats_no_fire_of_the_lost_journal(journal: Rig) -> None:
+    def known(c: sa.Connection) -> None:
+        schedules.looked_at(c, ["weekly"], 1000)
+        schedules.write(c, {"weekly": [900, 1000]}, 1000)
+        assert schedules.end(c, "weekly", 900, since=800, messages=1, recipients=5, now=1000)
+
+    journal.database.run_now(known)
+    restored(journal, until=5000)
+    assert journal.database.run_now(lambda c: schedules.looked_at(c, ["weekly"], 6000)) == {
+        "weekly": 5000
+    }
+    assert journal.database.read_now(lambda c: schedules.waiting(c, ["weekly"], 9000)) == []
+    # What its sources had told by then is not told again.
+    read, _ = journal.database.read_now(lambda c: schedules.read_until(c, "weekly", 9000))
+    assert read == 5000
 
 
 def test_living_workers_are_counted(journal: Rig) -> None:
