@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: What a gateway takes unless its operators say otherwise (``intake.max_bytes``).
 MAX_BYTES = 16 * 2**20
+#: What makes a document a command (``contract.commands``, which costs too much to import).
+_VERBS = frozenset({"cancel", "reschedule", "ask"})
 
 
 class Receipt(NamedTuple):
@@ -157,7 +159,9 @@ class Client(Commands):
             document["producer"] = self.producer
         key = document.get("idempotency_key") or document.get("id")
         if key is None:
-            key = document["idempotency_key"] = os.urandom(16).hex()
+            # A command has an id of its own instead.
+            name = "idempotency_key" if _VERBS.isdisjoint(document) else "id"
+            key = document[name] = os.urandom(16).hex()
         body = _json(document)
         if not self._validate and capture.current() is None:
             return _Prepared(body, str(key))
@@ -268,7 +272,7 @@ def _captured(box: capture.Outbox, made: _Prepared) -> Receipt:
 
 def _key_in(body: bytes) -> str:
     document = json.loads(body)
-    return str(document.get("idempotency_key") or document.get("id") or "")
+    return str(document.get("idempotency_key") or document.get("id") or os.urandom(16).hex())
 
 
 #: A lock that another thread holds while we are forked would stay locked for ever.

@@ -635,7 +635,8 @@ def test_the_story_says_for_what_a_message_waits(shell: Shell, journal: Rig) -> 
     asyncio.run(_use_up(journal, "relay:main", "1/h"))
     [reason] = waits_for(shell, message)
     assert reason is not None
-    assert reason.startswith("the limit relay:main, which admits in 36")
+    # In an hour and a little, less what this took.
+    assert reason.startswith(tuple(f"the limit relay:main, which admits in {n}" for n in (36, 359)))
 
     assert shell("relays", "pause", "main", "--reason", "mending").code == 0
     [reason] = waits_for(shell, message)

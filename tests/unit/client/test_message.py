@@ -19,8 +19,10 @@ from mailgate.client import (
     configure,
     publish,
 )
+from mailgate.client.client import _VERBS
 from mailgate.client.ways import pauses
 from mailgate.contract import Submission, read
+from mailgate.contract.commands import VERBS
 from mailgate.contract.rules import ALIASES
 from mailgate.contract.schema import json_schema
 
@@ -91,6 +93,20 @@ def test_each_call_has_a_key_of_its_own_unless_it_has_a_name(client: Client) -> 
     assert key == "order-1"
     assert "idempotency_key" not in json.loads(body)
     assert SMALLEST.idempotency_key is None  # the message itself is left as it was
+
+
+def test_a_command_written_by_hand_has_an_id_and_no_key(client: Client) -> None:
+    with captured() as outbox:
+        client.publish({"cancel": {"id": "order-1"}})
+    assert outbox[0].document == {
+        "cancel": {"id": "order-1"},
+        "producer": "shop",
+        "id": outbox[0].idempotency_key,
+    }
+
+
+def test_verbs_are_those_of_the_contract() -> None:
+    assert _VERBS == VERBS
 
 
 def test_a_broken_message_names_every_field_and_rule(client: Client) -> None:
