@@ -36,17 +36,25 @@ class Watermark:
             self._directory = str(said["directory"])
             self._history, self._at = str(said["history"]), int(said["at"])
 
+    def set_back(self, connection: Connection) -> str:
+        """How the journal is older than this host knows it; empty when it is not. A look."""
+        if history.found(connection) != self._history:
+            return ""
+        known = history.reached(connection, self._directory)
+        if known >= self._at:
+            return ""
+        return (
+            f"it was restored: it knows nothing of this host after {_clock(known)}, and we have "
+            f"worked with it until {_clock(self._at)}. What it calls waiting may have been sent"
+        )
+
     def reach(self, connection: Connection, now: int) -> None:
         """Tell the journal that we work with it now; raises ``JournalSetBack``."""
-        name = history.name_of(connection)
-        if name != self._history:  # another journal, or one whose restoration is settled
+        if older := self.set_back(connection):
+            raise JournalSetBack(f"{older}: run mailgate db restored")
+        if (name := history.name_of(connection)) != self._history:
+            # Another journal, or one whose restoration is settled.
             self._history, self._at = name, 0
-        elif (known := history.reached(connection, self._directory)) < self._at:
-            raise JournalSetBack(
-                f"it was restored: it knows nothing of this host after {_clock(known)}, and we "
-                f"have worked with it until {_clock(self._at)}. What it calls waiting may have "
-                "been sent: run mailgate db restored"
-            )
         history.reach(connection, self._directory, now)
 
     def keep(self, now: int) -> None:

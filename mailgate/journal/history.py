@@ -30,9 +30,13 @@ def name_of(connection: sa.Connection) -> str:
         ),
         {"value": secrets.token_hex(8)},
     )
-    return str(
-        connection.execute(sa.text("SELECT value FROM facts WHERE name = 'history'")).scalar_one()
-    )
+    return found(connection)
+
+
+def found(connection: sa.Connection) -> str:
+    """The history's name, only looked for; empty where no worker ever ran."""
+    query = sa.text("SELECT value FROM facts WHERE name = 'history'")
+    return str(connection.execute(query).scalar() or "")
 
 
 def reached(connection: sa.Connection, directory: str) -> int:

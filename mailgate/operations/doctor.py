@@ -8,6 +8,7 @@ mail, changes anything, or shows a password or an address.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import platform
 import queue
 import shutil
@@ -25,9 +26,10 @@ from mailgate.config import urls
 from mailgate.config.relays import Relay, Secret
 from mailgate.config.review import warnings
 from mailgate.config.shape import Config
+from mailgate.delivery.watermark import Watermark
 from mailgate.intake import look as rabbit
 from mailgate.journal import look as books
-from mailgate.journal.database import JournalAway
+from mailgate.journal.database import Database, JournalAway
 from mailgate.limits import look as store
 from mailgate.log import mask_text
 from mailgate.operations import verdicts
@@ -222,9 +224,18 @@ def _journal(config: Config) -> list[Finding]:
         advice = "mailgate db upgrade" if missing else "correct journal.url and its password"
         return [fault("journal", found, f"run {advice}" if missing else f"start it, or {advice}")]
     out = verdicts.journal(at, seen)
+    if not seen.behind and (older := _set_back(config, url)):
+        out.append(fault("journal", older, "run mailgate db restored: workers wait for it"))
     if not url.startswith("sqlite"):
         out.append(verdicts.clock("the journal's clock", seen.ahead))
     return out
+
+
+def _set_back(config: Config, url: str) -> str:
+    """How the journal is older than this host knows it."""
+    mark = Watermark(config.state_dir.resolve())
+    with contextlib.closing(Database(url, hot=False)) as database:
+        return database.read_now(mark.set_back)
 
 
 def _people(config: Config) -> list[Finding]:

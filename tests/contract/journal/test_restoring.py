@@ -134,11 +134,13 @@ def test_a_host_notices_that_its_journal_was_set_back(
         connection.exec_driver_sql("DELETE FROM facts")
         for name, value in backup:
             connection.exec_driver_sql(f"INSERT INTO facts VALUES ('{name}', '{value}')")
+    assert "until 1970-01-01 00:00:02" in database.read_now(Watermark(tmp_path).set_back)
     for one in (mark, Watermark(tmp_path)):
         with pytest.raises(JournalSetBack, match="mailgate db restored"):
             database.run_now(lambda c, one=one: one.reach(c, 3000))
 
     assert restored(journal) == 0
+    assert database.read_now(Watermark(tmp_path).set_back) == ""
     work_until(mark, 3000)
     work_until(Watermark(tmp_path), 3100)
 

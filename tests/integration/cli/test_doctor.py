@@ -15,6 +15,7 @@ import typer
 
 from mailgate.cli import doctor
 from mailgate.config.load import load
+from mailgate.delivery.watermark import Watermark
 from mailgate.operations import doctor as room
 from mailgate.operations.doctor import Patient, examine
 from mailgate.operations.verdicts import Finding, Level
@@ -140,6 +141,18 @@ def test_a_journal_that_is_behind(shell: Shell, journal: Rig) -> None:
     [_, behind] = findings(shell, "journal")
     assert behind["level"] == "fault"
     assert behind["advice"] == "run mailgate db upgrade"
+
+
+def test_a_journal_that_was_restored(shell: Shell, journal: Rig, tmp_path: Any) -> None:
+    (tmp_path / "state").mkdir()
+    mark = Watermark(tmp_path / "state")
+    journal.database.run_now(lambda c: mark.reach(c, 1000))
+    mark.keep(2000)  # as if what the journal knew of it had been lost
+    said = shell("doctor", "journal")
+    assert said.code == 1
+    assert "run mailgate db restored" in said.out
+    assert shell("db", "restored").code == 0
+    assert "db restored" not in shell("doctor", "journal").out
 
 
 def test_a_journal_that_is_not_there_is_not_made(shell: Shell, tmp_path: Any) -> None:
