@@ -14,13 +14,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import limits, rendering, runs, steps
+from bench import bullmq, limits, rendering, runs, steps
 from bench.budget import Budget
 from bench.runs import Idle, Load
 from bench.sides import Make, makers
 
 RESULTS = Path(__file__).parent / "results"
-SIDES = ("plain", "embedded", "servers")
+SIDES = ("plain", "node", "embedded", "servers")
+PEERS = ("plain", "node")
 
 
 def main() -> int:
@@ -41,6 +42,9 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave logs and journals behind")
     given = parser.parse_args()
     names = [name for name in SIDES if name in given.sides.split(",")]
+    if "node" in names and (why := bullmq.missing()):
+        _say(f"left out: BullMQ and nodemailer: {why}")
+        names.remove("node")
     directory = Path(tempfile.mkdtemp(prefix="mgb-"))
     directory.chmod(0o711)
     loads: dict[str, list[Load]] = {name: [] for name in names}
@@ -51,7 +55,9 @@ def main() -> int:
                 # Back and forth, so that a machine that gets slower harms no side more.
                 order = names if turn % 2 == 0 else names[::-1]
                 for name in order if given.messages else ():
-                    count = given.plain if name == "plain" else given.messages
+                    count = given.messages
+                    if name in PEERS:
+                        count = min(count, given.plain * (4 if name == "node" else 1))
                     found = runs.load(make[name], directory / f"{name[0]}{turn}", count)
                     loads[name].append(found)
                     _say(
@@ -63,7 +69,7 @@ def main() -> int:
                     idles[name].append(idle)
                     _say(f"turn {turn + 1}: {idle.side}: idle {idle.at(0.5):.1f} ms")
             for name in names if given.budget else ():
-                if name != "plain":
+                if name not in PEERS:
                     _profile(directory, name, make[name], given.messages or 8000, given.py_spy)
     finally:
         if given.keep:
@@ -91,9 +97,9 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def ratios(loads: dict[str, list[Load]], name: str) -> list[float]:
-    """Messages a second against the plain pattern's of the same turn."""
-    return [a.rate / b.rate for a, b in zip(loads[name], loads.get("plain", []), strict=False)]
+def ratios(loads: dict[str, list[Load]], name: str, peer: str = "plain") -> list[float]:
+    """Messages a second against a peer's of the same turn."""
+    return [a.rate / b.rate for a, b in zip(loads[name], loads.get(peer, []), strict=False)]
 
 
 def by_work(loads: dict[str, list[Load]], name: str) -> list[float]:
@@ -107,13 +113,17 @@ def by_work(loads: dict[str, list[Load]], name: str) -> list[float]:
 def _print_loads(loads: dict[str, list[Load]]) -> None:
     middle = statistics.median
     what = "all on the queue to all accepted"
-    print(f"\n{what:34}{'× plain':>20}{'by CPU':>8}{'msg/s':>8}{'µs CPU':>8}{'MiB':>6}")
+    heads = f"{'× plain':>20}{'by CPU':>8}{'× BullMQ':>10}"
+    print(f"\n{what:34}{heads}{'msg/s':>8}{'µs CPU':>8}{'MiB':>6}")
     for name, found in loads.items():
         against = ratios(loads, name) if name != "plain" else []
         times = f"{middle(against):.1f} ({min(against):.1f}-{max(against):.1f})" if against else ""
         by_cpu = f"{middle(by_work(loads, name)):.1f}" if against else ""
+        node = ratios(loads, name, "node") if name not in PEERS else []
+        by_node = f"{middle(node):.1f}" if node else ""
         print(
-            f"{found[0].side:34}{times:>20}{by_cpu:>8}{middle(x.rate for x in found):8.0f}"
+            f"{found[0].side:34}{times:>20}{by_cpu:>8}{by_node:>10}"
+            f"{middle(x.rate for x in found):8.0f}"
             f"{middle(x.cpu_total for x in found):8.0f}{middle(x.pss for x in found):6.0f}"
         )
     print("\nµs CPU a message, by process (median):")
@@ -145,6 +155,7 @@ def _write(loads: dict[str, list[Load]], idles: dict[str, list[Idle]]) -> None:
             name: {
                 "side": found[0].side,
                 "times_plain": [round(x, 2) for x in ratios(loads, name)],
+                "times_node": [round(x, 2) for x in ratios(loads, name, "node")],
                 "times_plain_by_cpu": [round(x, 2) for x in by_work(loads, name)],
                 "runs": [
                     {

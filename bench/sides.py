@@ -340,6 +340,10 @@ def makers(directory: Path, names: Sequence[str]) -> Iterator[dict[str, Make]]:
             "plain": lambda d, port: Plain(d, port, valkey),
             "embedded": lambda d, port: Embedded(d, port, valkey),
         }
+        if "node" in names:
+            from bench.bullmq import Node
+
+            found["node"] = lambda d, port: Node(d, port, valkey)
         if "servers" in names:
             postgres = Postgres(directory / "postgres", durable=True)
             stack.callback(postgres.stop)
