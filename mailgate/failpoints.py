@@ -54,6 +54,8 @@ POINTS = {
     "events.before_send": "a batch of events is read, none has gone out",
     "events.before_mark": "the broker has a batch of events, the journal does not know",
     "events.written": "how far events are published is in the journal",
+    "digest.before_commit": "a digest's mail and the end of its items are written, not committed",
+    "digest.after_commit": "a digest's mail is in the journal, the lane was not rung",
     "resend.before_commit": "failures are queued again, the transaction is open",
     "resend.after_commit": "failures are queued again, nobody was rung",
 }

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
+from mailgate import failpoints
 from mailgate.config.digests import Digest
 from mailgate.config.shape import Config
 from mailgate.dispatch.throttles import WHOLE, charges
@@ -137,9 +138,14 @@ class Closer:
             now = self._database.now()
             mine = self._digests.lock(c, wanted, now)
             closing = [self._close(c, d, subjects, wanted[d.id], now) for d in mine]
-            return len(closing), self._digests.close(c, closing, now, lambda: self._ids.take(now))
+            lanes = self._digests.close(c, closing, now, lambda: self._ids.take(now))
+            if closing:
+                failpoints.hit("digest.before_commit")
+            return len(closing), lanes
 
         count, lanes = self._database.run_now(work)
+        if count:
+            failpoints.hit("digest.after_commit")
         for lane in lanes:
             self._ring(lane)
         if count:

@@ -11,8 +11,8 @@ from bench.faults.rows.kills import SOON
 from mailgate.failpoints import POINTS
 from tests.acceptance.stage import Told, mails, until
 
-#: Of operators' commands and of events: their faults are elsewhere.
-_NOT_HERE = ("resend.", "events.")
+#: Of operators' commands, of events and of digests: their faults are elsewhere.
+_NOT_HERE = ("resend.", "events.", "digest.")
 #: Come to with each mail; the others with each batch or turn.
 _EACH_MAIL = ("smtp.", "render.")
 #: Below this size only a few points.
