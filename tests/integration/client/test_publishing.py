@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import socket
 import threading
 import time
@@ -219,3 +220,56 @@ def test_replicas_that_are_wanted_and_missing_are_an_error(valkey: Valkey) -> No
     client = Client(valkey.url, replicas=1, timeout=0.2, deadline=0.1)
     with client, pytest.raises(NotPublished, match="0 of 1 replicas"):
         client.publish(MESSAGE)
+
+
+class Cutting:
+    """A proxy that hands the first message on, and cuts the connection before the answer."""
+
+    def __init__(self, port: int) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._server.getsockname()[1]
+        self.cuts = 0
+        self._target = port
+        self._thread = threading.Thread(target=self._accept)
+        self._thread.start()
+
+    def _accept(self) -> None:
+        threads = []
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._server.accept()
+                threads.append(threading.Thread(target=self._serve, args=(client,)))
+                threads[-1].start()
+        for thread in threads:
+            thread.join()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, socket.create_connection(("127.0.0.1", self._target)) as server:
+            while True:
+                for one in select.select([client, server], [], [], 10)[0]:
+                    data = one.recv(65536)
+                    if not data:
+                        return
+                    (server if one is client else client).sendall(data)
+                    if one is client and b"welcome" in data and not self.cuts:
+                        self.cuts += 1
+                        select.select([server], [], [], 10)  # it has been taken
+                        return
+
+    def close(self) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        self._thread.join()
+
+
+def test_a_connection_lost_before_the_confirm_makes_no_second_mail(broker: Any) -> None:
+    """The broker may have it twice; the key is one, and by that the gateway knows it."""
+    node: int = broker.port if isinstance(broker, Valkey) else broker.node.port
+    proxy = Cutting(node)
+    with Client(broker.url.replace(f":{node}/", f":{proxy.port}/")) as client:
+        receipt = client.publish(MESSAGE)
+    proxy.close()
+    found = asyncio.run(arrived(broker.url))
+    assert (proxy.cuts, len(found)) == (1, 2)
+    assert {s.identity() for s in found} == {receipt.idempotency_key}
+    assert len({s.body_hash for s in found}) == 1
