@@ -60,6 +60,11 @@ def test_a_unit_never_runs_as_root_and_comes_back(unit: Path) -> None:
     assert said(unit, "PartOf") == (["mailgate.target"] if lasting else [])
 
 
+def test_what_reads_its_configuration_again_is_told_by_reload() -> None:
+    told = {unit.stem for unit in UNITS if said(unit, "ExecReload") == ["/bin/kill -HUP $MAINPID"]}
+    assert told == {f"mailgate-{name}" for name in ("intake", "worker", "worker@", "beat")}
+
+
 def test_the_boot_id_stays_in_sight() -> None:
     assert said(CONFINED, "ProcSubset") == []
 
