@@ -6,6 +6,7 @@ given what was found.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ _GOOD, _BAD, _SO_SO = "green", "bold red", "yellow"
 _STATES = {"closed": _GOOD, "slowed": _SO_SO, "half-open": _SO_SO, "open": _BAD, "paused": _SO_SO}
 #: A queue or lane that is due for longer than this is coloured (seconds).
 _LATE = 60
+#: From this width on two things stand side by side.
+_WIDE = 110
 #: Beat leaves its trace several times within this (seconds).
 _SILENT = 60
 
@@ -33,7 +36,7 @@ def show(found: Found) -> None:
     """Print it once; in a pipe without colours, and no line is cut."""
     console = _console()
     if console.is_terminal:
-        console.print(picture(found))
+        console.print(picture(found, wide=console.width >= _WIDE))
         return
     with console.capture() as written:
         console.print(picture(found))
@@ -43,12 +46,21 @@ def show(found: Found) -> None:
 @contextmanager
 def watched() -> Iterator[Callable[[Found], None]]:
     """Show it over and over, on a screen of its own where there is one; Ctrl-C ends it."""
+    from rich.console import Group
     from rich.live import Live
+    from rich.text import Text
 
     console = _console()
     try:
         with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
-            yield lambda found: live.update(picture(found), refresh=True)
+
+            def update(found: Found) -> None:
+                now = _moment(int(time.time() * 1000))
+                head = Text.assemble(("mailgate", "bold"), (f"  {now}, Ctrl-C ends", "dim"))
+                shown = picture(found, wide=console.width >= _WIDE)
+                live.update(Group(head, shown), refresh=True)
+
+            yield update
     except KeyboardInterrupt:
         return
 
@@ -62,25 +74,31 @@ def _console() -> Console:
     return Console(highlight=False, emoji=False, markup=False, width=200)
 
 
-def picture(found: Found) -> RenderableType:
-    """Everything, from the top of the screen down."""
+def picture(found: Found, *, wide: bool = False) -> RenderableType:
+    """Everything, from the top of the screen down; ``wide`` sets two things side by side."""
     from rich.console import Group
+    from rich.table import Table
     from rich.text import Text
 
     parts: list[RenderableType] = [_headline(found)]
-    for title, table in (
-        ("last minute", _lately(found)),
-        ("lanes", _lanes(found)),
-        ("recipients", _recipients(found)),
-        ("digests", _digests(found)),
-        ("events", _events(found)),
-        ("clean-up", _cleaned(found)),
-        ("relays", _relays(found)),
-        ("broker", _queues(found)),
-        ("processes", _processes(found)),
-    ):
-        if table is not None:
-            parts += [Text(), Text(title, style="bold"), table]
+    rows: list[list[tuple[str, RenderableType | None]]] = [
+        [("last minute", _lately(found)), ("recipients", _recipients(found))],
+        [("lanes", _lanes(found)), ("broker", _queues(found))],
+        [("digests", _digests(found)), ("events", _events(found))],
+        [("clean-up", _cleaned(found))],
+        [("relays", _relays(found))],
+        [("processes", _processes(found))],
+    ]
+    for row in rows:
+        cells = [
+            Group(Text(title, style="bold"), table) for title, table in row if table is not None
+        ]
+        if wide and len(cells) > 1:
+            beside = Table.grid(padding=(0, 6, 0, 0))
+            beside.add_row(*cells)
+            cells = [Group(beside)]
+        for cell in cells:
+            parts += [Text(), cell]
     return Group(*parts)
 
 
@@ -253,7 +271,7 @@ def _processes(found: Found) -> RenderableType | None:
             _cell(one["kind"]),
             _cell(one["host"]),
             _cell(str(one["pid"])),
-            _cell(one["up"]),
+            _cell(age(one["up_s"])),
             _cell(f"{one['seen_s']:.0f} s", "dim"),
             _cell(
                 f"{one['config']} since {_moment(one['config_at'])}"

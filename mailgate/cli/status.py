@@ -56,7 +56,6 @@ def status(
 def _look(database: Database, config: Config) -> dict[str, Any]:
     from mailgate.cli.rereading import living
     from mailgate.config.review import sandbox_sentence
-    from mailgate.config.terms import format_duration
     from mailgate.journal.schedules import last_beat
     from mailgate.journal.standing import overview
     from mailgate.operations.standing import relays, standing
@@ -77,7 +76,7 @@ def _look(database: Database, config: Config) -> dict[str, Any]:
                 "kind": one.kind,
                 "host": one.host,
                 "pid": one.pid,
-                "up": format_duration(float(max(0, now - one.started_at) // 1000)),
+                "up_s": max(0, now - one.started_at) / 1000,
                 "seen_s": max(0, now - one.seen_at) / 1000,
                 "config": one.config,
                 "config_at": one.config_at,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -102,9 +103,14 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     if not console.is_terminal:
         console = Console(highlight=False, emoji=False, markup=False, width=500)
     grid = Table(box=None, pad_edge=False, header_style="bold")
-    for name in columns:
-        grid.add_column(name.replace("_", " "), overflow="fold")
-    for row in rows:
+    cells = list(rows)
+    for n, name in enumerate(columns):
+        texts = [row[n] for row in cells if row[n]]
+        figures = texts and all(re.fullmatch(r"-?[\d.]+", text) for text in texts)
+        grid.add_column(
+            name.replace("_", " "), overflow="fold", justify="right" if figures else "left"
+        )
+    for row in cells:
         grid.add_row(*(Text(clean(cell)) for cell in row))
     if console.is_terminal:
         console.print(grid)
