@@ -314,5 +314,7 @@ def _grid(*columns: str, words: tuple[str, ...] = ()) -> Table:
     table.show_header = any(columns)
     for name in columns:
         left = name in words or not name
-        table.add_column(name, justify="left" if left else "right", min_width=7, overflow="fold")
+        table.add_column(
+            clean(name), justify="left" if left else "right", min_width=7, overflow="fold"
+        )
     return table

@@ -13,6 +13,15 @@ import typer
 #: By the command's words.
 EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "up": ("mailgate up", "mailgate up --concurrency 4 --flower"),
+    "intake": ("mailgate --config /etc/mailgate.toml intake",),
+    "beat": ("mailgate beat",),
+    "inbox": ("mailgate inbox",),
+    "lanes list": ("mailgate lanes list",),
+    "pauses list": ("mailgate pauses list --json",),
+    "rules list": ("mailgate rules list",),
+    "templates list": ("mailgate templates list",),
+    "db upgrade": ("mailgate db upgrade",),
+    "db current": ("mailgate db current --json",),
     "worker": ("mailgate worker --concurrency 4", "mailgate worker --lane high --name codes@%h"),
     "flower": ("mailgate flower --port 5555",),
     "studio": ("mailgate studio --port 8026",),

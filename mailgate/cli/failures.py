@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mailgate.cli import completing
 from mailgate.cli.changing import (
     Change,
     DryRunOption,
@@ -65,7 +66,10 @@ def list_failures(
 
 @app.command()
 def show(
-    error_class: Annotated[str, typer.Argument(help="As failures list shows it.")],
+    error_class: Annotated[
+        str,
+        typer.Argument(help="As failures list shows it.", autocompletion=completing.error_classes),
+    ],
     limit: LimitOption = 50,
     as_json: JsonOption = False,
     as_csv: CsvOption = False,
@@ -96,7 +100,10 @@ def resend(
     to: Annotated[
         str | None, typer.Option("--to", help="Another address, for one recipient.")
     ] = None,
-    by: Annotated[str | None, typer.Option("--relay", help="The relay to try first.")] = None,
+    by: Annotated[
+        str | None,
+        typer.Option("--relay", help="The relay to try first.", autocompletion=completing.relays),
+    ] = None,
     rate: Annotated[
         str | None, typer.Option("--rate", help="No faster than this: 10/s, 100/m.")
     ] = None,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mailgate.cli import completing
 from mailgate.cli.setting import complain, fail, guarded, setting
 from mailgate.journal.filters import Filter
 
@@ -25,22 +26,43 @@ if TYPE_CHECKING:
 _OPTIONS: dict[str, Any] = {
     "state": Annotated[
         list[str] | None,
-        typer.Option("--state", help="queued, deferred, sent, failed…; repeatable."),
+        typer.Option(
+            "--state",
+            help="queued, deferred, sent, failed…; repeatable.",
+            autocompletion=completing.states,
+        ),
     ],
-    "producer": Annotated[str | None, typer.Option("--producer", help="Who published.")],
-    "stream": Annotated[str | None, typer.Option("--stream", help="A stream's name.")],
-    "template": Annotated[str | None, typer.Option("--template", help="A template's name.")],
+    "producer": Annotated[
+        str | None,
+        typer.Option("--producer", help="Who published.", autocompletion=completing.producers),
+    ],
+    "stream": Annotated[
+        str | None,
+        typer.Option("--stream", help="A stream's name.", autocompletion=completing.streams),
+    ],
+    "template": Annotated[
+        str | None,
+        typer.Option("--template", help="A template's name.", autocompletion=completing.templates),
+    ],
     "tag": Annotated[str | None, typer.Option("--tag", help="A tag of the message.")],
     "recipient": Annotated[str | None, typer.Option("--recipient", help="A whole address.")],
     "domain": Annotated[str | None, typer.Option("--domain", help="A recipient's domain.")],
     "relay": Annotated[
-        str | None, typer.Option("--tried", "--relay", help="A relay that was tried.")
+        str | None,
+        typer.Option(
+            "--tried", "--relay", help="A relay that was tried.", autocompletion=completing.relays
+        ),
     ],
     "reply": Annotated[
         str | None, typer.Option("--reply", help="A part of what a relay said, in any case.")
     ],
     "error_class": Annotated[
-        str | None, typer.Option("--error-class", help="As failures list shows it.")
+        str | None,
+        typer.Option(
+            "--error-class",
+            help="As failures list shows it.",
+            autocompletion=completing.error_classes,
+        ),
     ],
     "key": Annotated[str | None, typer.Option("--key", help="The idempotency key, or the id.")],
     "metadata": Annotated[
@@ -63,7 +85,10 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the au
 
 #: Where ``--relay`` says by which relay to send.
 _TRIED: dict[str, Any] = {
-    "relay": Annotated[str | None, typer.Option("--tried", help="A relay that was tried.")]
+    "relay": Annotated[
+        str | None,
+        typer.Option("--tried", help="A relay that was tried.", autocompletion=completing.relays),
+    ]
 }
 
 

@@ -9,9 +9,10 @@ import gc
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from mailgate import __version__, failpoints
 from mailgate.cli import (
@@ -42,8 +43,21 @@ from mailgate.cli import (
 from mailgate.cli.examples import show_examples
 from mailgate.cli.setting import fail, setting
 
+
+class Program(TyperGroup):
+    """The whole tree; says of a wrong value what is wrong, and not how that was found out."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            raise
+
+
 app = typer.Typer(
     name="mailgate",
+    cls=Program,
     help="An asynchronous email gateway: plain JSON on a queue becomes delivered, styled mail.",
     no_args_is_help=True,
     rich_markup_mode=None,

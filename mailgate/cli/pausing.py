@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from mailgate.cli import completing
 from mailgate.cli.filters import JsonOption, LimitOption, ReasonOption, whoami
 from mailgate.cli.lanes import WaitOption, seconds, under_way
 from mailgate.cli.setting import complain, fail, guarded, setting, show_json
@@ -31,7 +32,9 @@ class Kind(StrEnum):
 
 
 KindArgument = Annotated[Kind, typer.Argument(help="What is meant.")]
-NameArgument = Annotated[str, typer.Argument(help="Its name; none for all.")]
+NameArgument = Annotated[
+    str, typer.Argument(help="Its name; none for all.", autocompletion=completing.of_kind)
+]
 
 
 def pause(

@@ -162,6 +162,7 @@ def beat() -> None:
     """Run the clock for schedules (Celery beat). Several at once are harmless."""
     from mailgate.cli import watching
     from mailgate.worker import celery_app, command
+    from mailgate.worker.probe import Watch
 
     setting.logs()
     config = setting.config()
@@ -169,7 +170,8 @@ def beat() -> None:
     def adopt(renewal: Renewal) -> None:
         celery_app.use(renewal.config)
 
-    with watching.beat(config), kept_current(config, "beat", adopt):
+    watch = Watch(config.broker.url or "")
+    with watching.beat(config), kept_current(config, "beat", adopt, watch.look):
         code = command.beat(config, loglevel=config.log.level)
     raise typer.Exit(code)
 

@@ -9,16 +9,22 @@ from typing import Annotated, Any
 
 import typer
 
+from mailgate.cli import completing
 from mailgate.cli.setting import complain, fail, read_file, setting
 
 
 def send(
     to: Annotated[list[str] | None, typer.Option(help="Recipient; repeatable.")] = None,
-    template: Annotated[str | None, typer.Option(help="A template's name.")] = None,
+    template: Annotated[
+        str | None, typer.Option(help="A template's name.", autocompletion=completing.templates)
+    ] = None,
     data: Annotated[str | None, typer.Option(help="The template's data as a JSON object.")] = None,
     subject: Annotated[str | None, typer.Option(help="Subject, without a template.")] = None,
     text: Annotated[str | None, typer.Option(help="Plain text, without a template.")] = None,
-    stream: Annotated[str | None, typer.Option(help="The stream; the default's else.")] = None,
+    stream: Annotated[
+        str | None,
+        typer.Option(help="The stream; the default's else.", autocompletion=completing.streams),
+    ] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency key.")] = None,
     file: Annotated[
         Path | None, typer.Option(help="A whole message as JSON; - for standard input.")

@@ -29,8 +29,9 @@ complaints to standard error. What lists or shows takes `--json`: one document, 
 ## Completion
 
 `mailgate --install-completion` has your shell (bash, zsh, fish, PowerShell) complete
-commands and options from its next start on; `mailgate --show-completion` prints what it
-would install, for a package or a system-wide place:
+commands, options and names (of streams, relays, producers, templates, schedules, states and
+error classes, as the configuration has them) from its next start on; `mailgate
+--show-completion` prints what it would install, for a package or a system-wide place:
 
 ```sh
 mailgate --show-completion > /etc/bash_completion.d/mailgate

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mailgate.cli import completing
 from mailgate.cli.filters import JsonOption, LimitOption, PersonalOption, ReasonOption
 from mailgate.cli.pausing import change
 from mailgate.cli.setting import clean, fail, guarded, passwords, setting, show_json
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Relays: how they stand, and pausing them.", no_args_is_help=True)
 
-NameArgument = Annotated[str, typer.Argument(help="A relay's name in the configuration.")]
+NameArgument = Annotated[
+    str,
+    typer.Argument(help="A relay's name in the configuration.", autocompletion=completing.relays),
+]
 
 
 @app.command("list")

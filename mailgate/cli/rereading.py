@@ -75,8 +75,13 @@ async def keep_current(
 
 
 @contextlib.contextmanager
-def kept_current(config: Config, kind: str, adopt: Callable[[Renewal], None]) -> Iterator[None]:
-    """The same in a thread, for a process whose loop is not ours."""
+def kept_current(
+    config: Config,
+    kind: str,
+    adopt: Callable[[Renewal], None],
+    also: Callable[[], None] = lambda: None,
+) -> Iterator[None]:
+    """The same in a thread, for a process whose loop is not ours; ``also`` is called with it."""
     from mailgate.journal.database import Database, JournalAway
     from mailgate.model.ids import Ids
     from mailgate.operations.reloading import Reloader, Source
@@ -96,9 +101,11 @@ def kept_current(config: Config, kind: str, adopt: Callable[[Renewal], None]) ->
                 else:
                     reloader.begin_now(Ids(random.random).take(database.now()))
                     begun = True
+                also()
             except JournalAway:
+                also()
                 ending.wait(LOOK)
-            except Exception as error:  # noqa: BLE001 - beat goes on without
+            except Exception as error:  # noqa: BLE001 - the process goes on without
                 _log.error("the look at the journal failed", exc_info=error)
                 ending.wait(LOOK)
         with contextlib.suppress(JournalAway):

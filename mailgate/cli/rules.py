@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mailgate.cli import completing
 from mailgate.cli.filters import JsonOption
 from mailgate.cli.setting import clean, fail, setting, show_json
 
@@ -23,7 +24,12 @@ def explain(
     phase: Annotated[
         str, typer.Option(help="What it was said to: connect … mail, rcpt, data, body, dot.")
     ] = "rcpt",
-    relay: Annotated[str, typer.Option(help="Which relay said it, for rules of relays.")] = "",
+    relay: Annotated[
+        str,
+        typer.Option(
+            help="Which relay said it, for rules of relays.", autocompletion=completing.relays
+        ),
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Show which rule a reply meets and what follows from it."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mailgate.cli import completing
 from mailgate.cli.filters import JsonOption, LimitOption, PersonalOption, bell
 from mailgate.cli.setting import complain, fail, guarded, setting, show_json
 
@@ -44,7 +45,9 @@ def list_schedules(limit: LimitOption = 50, as_json: JsonOption = False) -> None
 
 @app.command()
 def run(
-    name: Annotated[str, typer.Argument(help="A schedule's name.")],
+    name: Annotated[
+        str, typer.Argument(help="A schedule's name.", autocompletion=completing.schedules)
+    ],
     at: Annotated[
         str | None,
         typer.Option("--at", help="The time to fire for, RFC 3339 with an offset; now."),

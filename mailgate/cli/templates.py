@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mailgate.cli import completing
 from mailgate.cli.filters import JsonOption
 from mailgate.cli.setting import complain, fail, setting, show_json
 
@@ -55,7 +56,10 @@ def list_templates(as_json: JsonOption = False) -> None:
 
 @app.command()
 def check(
-    names: Annotated[list[str] | None, typer.Argument(help="All when none is named.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="All when none is named.", autocompletion=completing.templates),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings are faults, too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -92,7 +96,9 @@ def check(
 
 @app.command()
 def render(
-    name: Annotated[str, typer.Argument(help="A template's name.")],
+    name: Annotated[
+        str, typer.Argument(help="A template's name.", autocompletion=completing.templates)
+    ],
     fixture: Annotated[str, typer.Option(help="Data from its fixtures.")] = "typical",
     data: Annotated[str | None, typer.Option(help="Data as a JSON object instead.")] = None,
     locale: Annotated[str | None, typer.Option(help="Such as en or zh-CN.")] = None,

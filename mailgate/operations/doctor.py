@@ -28,6 +28,7 @@ from mailgate.config.review import warnings
 from mailgate.config.shape import Config
 from mailgate.delivery.watermark import Watermark
 from mailgate.intake import look as rabbit
+from mailgate.intake.depth import inboxes
 from mailgate.journal import look as books
 from mailgate.journal.database import Database, JournalAway
 from mailgate.limits import look as store
@@ -178,9 +179,27 @@ def _configuration(said: Config, complaints: Sequence[str]) -> list[Finding]:
 def _broker(config: Config) -> list[Finding]:
     url = config.intake.url or config.broker.url or ""
     out = _broker_at(url, config.intake.queue)
+    out += _own_queues(url, config)
     rings = config.broker.url or ""
     if rings != url:
         out += _broker_at(rings, config.intake.queue)
+    return out
+
+
+def _own_queues(url: str, config: Config) -> list[Finding]:
+    """The queues that are one producer's own."""
+    out: list[Finding] = []
+    for name, whose in config.queues.items():
+        try:
+            if urls.is_redis(url):
+                depths = inboxes(url, [name])
+                out += [verdicts.own(d.queue, whose, d.waiting) for d in depths if not d.fault]
+            else:
+                seen = rabbit.look(url, name)
+                out += [replace(one, found=f"{one.found} (of {whose})")
+                        for one in verdicts.queue(name, seen)]  # fmt: skip
+        except OSError:
+            break  # the check of the broker says so
     return out
 
 

@@ -93,11 +93,23 @@ def redis(check: str, at: str, seen: RedisLook) -> list[Finding]:
     return out + silent(check, seen.silent)
 
 
-def rabbitmq(at: str, queue: str, seen: RabbitLook) -> list[Finding]:
+def rabbitmq(at: str, name: str, seen: RabbitLook) -> list[Finding]:
     check = "broker"
     out = [good(check, f"RabbitMQ {seen.version} answers at {at}")]
     if _version(seen.version) < _RABBITMQ:
         out.append(warn(check, f"it is older than {_dotted(_RABBITMQ)}", "update the server"))
+    return [*out, *queue(name, seen), *silent(check, seen.silent)]
+
+
+def own(key: str, producer: str, waiting: int | None) -> Finding:
+    """A producer's own stream or list on Redis; one that nobody used yet is empty."""
+    return good("broker", f"{key} of {producer}: {waiting or 0} wait in it")
+
+
+def queue(queue: str, seen: RabbitLook) -> list[Finding]:
+    """One queue on RabbitMQ that intake takes from."""
+    check = "broker"
+    out: list[Finding] = []
     match seen.kind:
         case "":
             out.append(good(check, f"there is no queue {queue} yet; intake makes it"))
@@ -114,7 +126,7 @@ def rabbitmq(at: str, queue: str, seen: RabbitLook) -> list[Finding]:
                     "stop producers, let intake empty it, delete it, and let intake make it anew",
                 )
             )
-    return out + silent(check, seen.silent)
+    return out
 
 
 def silent(check: str, many: int) -> list[Finding]:

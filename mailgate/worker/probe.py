@@ -5,10 +5,17 @@ Owns one short connection of its own. Never publishes or consumes.
 
 from __future__ import annotations
 
+import logging
+import time
+
 from kombu import Connection
 
 from mailgate.worker.broker import broker_settings
 
+_log = logging.getLogger("mailgate.beat")
+
+#: Seconds between two looks at a broker that is watched.
+_EVERY = 5.0
 #: Seconds for one host to answer.
 _CONNECT = 2.0
 
@@ -30,3 +37,26 @@ def broker_answers(url: str) -> str:
     finally:
         connection.release()
     return ""
+
+
+class Watch:
+    """Says once that a broker is away, and once that it is back: Celery's beat does not."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._away_since: float | None = None
+        self._next = 0.0
+
+    def look(self) -> None:
+        """Ask it, when that is due again; blocks for some seconds while it is away."""
+        if time.monotonic() < self._next:
+            return
+        fault = broker_answers(self._url)
+        now = time.monotonic()
+        self._next = now + _EVERY
+        if fault and self._away_since is None:
+            self._away_since = now
+            _log.error("%s: nobody can be asked to do what the clock says", fault)
+        elif not fault and self._away_since is not None:
+            _log.warning("the broker is back, after %.0f s", now - self._away_since)
+            self._away_since = None

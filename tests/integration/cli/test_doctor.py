@@ -242,3 +242,18 @@ def test_a_check_that_is_not_there_is_wrong_usage(shell: Shell) -> None:
     said = shell("doctor", "brokr")
     assert said.code == 2
     assert said.err.startswith("mailgate: there is no check brokr; there are: configuration, ")
+
+
+def test_the_queues_of_producers_are_looked_at_too(
+    shell: Shell, valkey: Valkey, rabbitmq: Vhost
+) -> None:
+    shell.environment["MAILGATE_PRODUCERS__SHOP__QUEUE"] = "shop.mail"
+    shell.environment["MAILGATE_BROKER__URL"] = valkey.broker_url
+    with valkey.client() as client:
+        client.xadd("shop:mail", {"message": "{}"})
+    said = [item["found"] for item in findings(shell, "broker")]
+    assert "shop:mail of shop: 1 wait in it" in said
+    assert "shop:mail:list of shop: 0 wait in it" in said
+    shell.environment["MAILGATE_BROKER__URL"] = rabbitmq.url
+    last = findings(shell, "broker")[-1]["found"]
+    assert last == "there is no queue shop.mail yet; intake makes it (of shop)"
