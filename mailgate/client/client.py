@@ -109,9 +109,11 @@ class Client(Commands):
         """``publish`` for coroutines."""
         return await self._aput(self._prepare(_document(message)), deadline)
 
-    def publish_raw(self, body: bytes, *, idempotency_key: str | None = None) -> Receipt:
+    def publish_raw(
+        self, body: bytes, *, idempotency_key: str | None = None, deadline: float | None = None
+    ) -> Receipt:
         """Publish a document that was made before, byte for byte (``NotPublished.body``)."""
-        return self._put(_Prepared(body, idempotency_key or _key_in(body)))
+        return self._put(_Prepared(body, idempotency_key or _key_in(body)), deadline)
 
     def prepare(self, message: Message | Mapping[str, Any]) -> tuple[bytes, str]:
         """The document that ``publish`` would publish, checked, and its key."""

@@ -107,6 +107,10 @@ class Message:
         made = Attachment(filename, content_type, data, disposition, headers or {})
         self.attachments.append(made)
 
+    def send(self, connection: Mail) -> Receipt | None:
+        """``connection.send(message)``."""
+        return connection.send(self)
+
     def documents(self, sender: Who | None, stream: str | None) -> list[Document]:
         """What it becomes. Raises ``InvalidMessage``."""
         said = (self.subject, *map(_text, self.recipients), *self.extra_headers.values())

@@ -122,7 +122,7 @@ def compose(
     made = Message(
         sender=sender(low.get("from") or from_),
         reply_to=[address(a) for a in reply_to or _listed(low.get("reply-to"))],
-        subject=_line(subject) or _EMPTY,
+        subject=subject or _EMPTY,
         text=text or None,
         html=html or None,
         attachments=tuple(attachments),
@@ -131,7 +131,7 @@ def compose(
     )
     if "template" in extra:
         made.text = made.html = None
-        made.subject = _line(subject) or None
+        made.subject = subject or None
     elif not (text or html):
         made.text = _EMPTY
     shown, copies, blind = _cleaned(to), _cleaned(cc), _cleaned(bcc)
@@ -231,10 +231,6 @@ def _text(mime: Mime) -> str:
         return raw.decode(mime.get_content_charset("utf-8"), "replace")
     except LookupError:
         return raw.decode(errors="replace")
-
-
-def _line(subject: str) -> str:
-    return str(subject)
 
 
 def _kept(headers: Mapping[str, str]) -> dict[str, str]:

@@ -116,16 +116,19 @@ class Outbox:
     def drain(self, engine: Engine, *, most: int | None = None) -> int:
         """Publish what was committed, oldest first, until nothing is left; gives how many.
 
-        ``most`` ends it earlier. Raises ``NotPublished`` when the broker does not take one:
-        it and what follows stay.
+        ``most`` ends it earlier. Raises ``NotPublished`` when the broker did not take one: it
+        stays, and when it is not that one alone, what follows stays too.
         """
         done = 0
+        stuck: dict[int, NotPublished] = {}
         while most is None or done < most:
             size = BATCH if most is None else min(BATCH, most - done)
-            found = self._drain_some(engine, size)
-            done += found
-            if found < size:
+            published, taken = self._drain_some(engine, size, stuck)
+            done += published
+            if taken < size:
                 break
+        if stuck:
+            raise next(iter(stuck.values()))
         return done
 
     def start(self, engine: Engine, *, every: float = 1.0) -> Relay:
@@ -136,24 +139,39 @@ class Outbox:
         """
         return Relay(self, engine, every, self._woken)
 
-    def _drain_some(self, engine: Engine, size: int) -> int:
+    def _drain_some(
+        self, engine: Engine, size: int, stuck: dict[int, NotPublished]
+    ) -> tuple[int, int]:
+        """How many were published of how many that were there; who stays is added to ``stuck``."""
         table = self.table
-        query = select(table.c.id, table.c.key, table.c.body).order_by(table.c.id).limit(size)
+        query = select(table.c.id, table.c.key, table.c.body).where(table.c.id.not_in(stuck))
+        query = query.order_by(table.c.id).limit(size).with_for_update(skip_locked=True)
         published: list[int] = []
         away: NotPublished | None = None
         with engine.begin() as connection:
-            for row in connection.execute(query.with_for_update(skip_locked=True)).all():
+            rows = connection.execute(query).all()
+            before: NotPublished | None = None
+            for row in rows:
                 try:
-                    self.client.publish_raw(row.body.encode(), idempotency_key=row.key)
+                    # After one that failed a single try tells whether it was that one alone.
+                    self.client.publish_raw(
+                        row.body.encode(),
+                        idempotency_key=row.key,
+                        deadline=None if before is None else 0.0,
+                    )
                 except NotPublished as error:
-                    away = error
-                    break
-                published.append(row.id)
+                    if before is not None:
+                        away = error
+                        break
+                    before = stuck[row.id] = error
+                else:
+                    before = None
+                    published.append(row.id)
             if published:
                 connection.execute(delete(table).where(table.c.id.in_(published)))
         if away is not None:
             raise away
-        return len(published)
+        return len(published), len(rows)
 
     def _values(self, message: Said) -> dict[str, Any]:
         body, key = self.client.prepare(message)

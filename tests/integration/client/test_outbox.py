@@ -97,6 +97,21 @@ def test_what_the_broker_does_not_take_stays(engine: Engine) -> None:
     assert waiting(engine) == 2
 
 
+def test_a_message_that_no_broker_takes_holds_up_no_other(engine: Engine) -> None:
+    class Picky(Client):
+        def publish_raw(self, body: bytes, **more: Any) -> Any:
+            if b"large@" in body:
+                raise NotPublished("too large", body=body, idempotency_key="k")
+            return super().publish_raw(body, **more)
+
+    order(engine, "a@example.com", "large@example.com", "b@example.com", "c@example.com")
+    outbox._client = Picky("redis://nowhere.invalid", producer="shop")
+    with captured() as box, pytest.raises(NotPublished, match="too large"):
+        outbox.drain(engine)
+    assert [one.addresses for one in box] == [[f"{n}@example.com"] for n in "abc"]
+    assert waiting(engine) == 1
+
+
 def test_several_relays_at_once_publish_each_message_under_one_key(engine: Engine) -> None:
     order(engine, *(f"a{n}@example.com" for n in range(3 * BATCH)))
     with captured() as box:
