@@ -58,7 +58,7 @@ class Message(_Part):
     identity: str = Field(
         description="By what a repeat is known: `key:` and the idempotency key or own id; else "
         "`amqp:` and the AMQP message_id, or `redis-stream:`, the stream's name and the id of "
-        "the entry."
+        "the entry. Of a digest `digest:` and its id."
     )
     stream: str | None = Field(None, description="The set of defaults that it uses.")
     template: str | None = None
@@ -172,6 +172,9 @@ class Event(_Part):
     )
     due_at: str | None = Field(
         None, description="When it is tried next (`deferred`, `queued`), not before."
+    )
+    digest: str | None = Field(
+        None, description="Of `digested`: mailgate's id of the message that the item went into."
     )
     reason: str | None = Field(
         None, description="Why, in words for people; left out when the message is sensitive."

@@ -140,6 +140,8 @@ def _details(out: list[str], told: Told) -> None:
         out.append(f',"due_at":"{instant(detail["due_at"])}"')
     if not told.sensitive and (reason := _reason(detail, told.producer)):
         out.append(f',"reason":{_json(reason[:MAX_REPLY])}')
+    if detail.get("digest"):
+        out.append(f',"digest":"{detail["digest"]}"')
     if "parked" in detail:
         out.append(f',"parked":{{"id":"{detail["parked"]}","faults":{told.faults or "[]"}}}')
 

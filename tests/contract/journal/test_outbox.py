@@ -23,6 +23,7 @@ from mailgate.journal.surgery import Act, Surgery
 from mailgate.model.ids import spell
 from mailgate.model.state import State
 from tests.contract.journal.rig import BUCKET, Rig, arrival, attempt, settlement
+from tests.contract.journal.test_digests import desk_of, item, wait
 
 SPAN = 8000
 SCHEMA = jsonschema_rs.validator_for(json_schema())
@@ -64,6 +65,20 @@ def reader(journal: Rig) -> Reader:
     found = Reader(journal)
     assert found.hold() == 0
     return found
+
+
+def test_an_item_tells_its_digest_and_the_digest_is_a_message(journal: Rig, reader: Reader) -> None:
+    desk = desk_of(journal)
+    item(journal, 1, key="thread-1")
+    wait(journal)
+    desk.close()
+    _, *rest = reader.documents()
+    [made] = [one for one in rest if one["event"] == "accepted"]
+    [digested] = [one for one in rest if one["event"] == "digested"]
+    assert digested["digest"] == made["message"]["id"]
+    assert digested["final"] is True
+    assert made["message"]["identity"] == f"digest:{digested['digest']}"
+    assert made["message"]["metadata"] == {"digest": "news", "digest_key": "thread-1"}
 
 
 def test_a_message_is_told_from_acceptance_to_the_end(journal: Rig, reader: Reader) -> None:
