@@ -210,11 +210,23 @@ class Pipeline:
                 # Whoever began this has been interrupted: nobody else tries again.
                 self._flush_later()
             raise
+        try:
+            self._came(take, batch, counts, time.monotonic() - begun)
+        except BaseException:
+            # It is committed: what was claimed and has not begun is given back.
+            self._doubt = True
+            raise
+        return take
+
+    def _came(
+        self, take: Take, batch: Sequence[Ended], counts: Counter[str], seconds: float
+    ) -> None:
+        """What follows from a turn that is in the journal."""
         if batch:
             failpoints.hit("settle.after_commit")
         if take.taken:
             failpoints.hit("take.claimed")
-        self._tally.observe(families.TURN, (), time.monotonic() - begun)
+        self._tally.observe(families.TURN, (), seconds)
         self._look_again = moved_on(take, batch, self._database.now())
         told = []
         for ended in batch:
@@ -242,7 +254,6 @@ class Pipeline:
         if take.turn.changes:
             self._tell(take.turn.changes)
         self._hold_back(take)
-        return take
 
     async def _give_back(self, batch: Sequence[Ended]) -> None:
         """After a transaction of unknown end: queue again what it claimed without our knowing.

@@ -7,6 +7,7 @@ import contextlib
 
 import pytest
 
+from mailgate import failpoints
 from mailgate.model.state import Lane
 from tests.integration.delivery.house import Faults, House, soon, until
 from tests.integration.smtp.scripted import Heard, ScriptedRelay
@@ -63,6 +64,28 @@ async def test_a_turn_of_unknown_end_does_not_give_back_what_an_interrupted_one_
         assert house.state(id_) == "sending"
         release.set()
         assert await following == {"sent": 1}
+        assert len(relay.mails) == 1
+
+
+async def test_what_a_turn_claimed_that_failed_after_its_commit_is_given_back_and_sent(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug of ours there would leave it claimed for as long as the process lives."""
+    failed = []
+
+    def fail_once(name: str) -> None:
+        if name == "take.claimed" and not failed:
+            failed.append(name)
+            raise failpoints.Failed(name)
+
+    monkeypatch.setattr(failpoints, "hit", fail_once)
+    async with ScriptedRelay() as relay:
+        gateway = await house.open({"main": relay})
+        await house.add("a@example.org")
+        with pytest.raises(failpoints.Failed):
+            await gateway.deliver(NORMAL, soon())
+        await until(lambda: house.states() == {"queued": 1})
+        assert await gateway.deliver(NORMAL, soon()) == {"sent": 1}
         assert len(relay.mails) == 1
 
 
