@@ -88,7 +88,8 @@ class Publisher:
         self._tally = tally or Tally()
         self._patience = patience
         self._make = make
-        self._away = False
+        #: Who is away: broker or journal; empty when all is well.
+        self._away = ""
         #: Until when (monotonic) nobody else publishes.
         self._held = 0.0
         #: Producers whose events were refused: how far theirs are, and when to try again.
@@ -152,6 +153,8 @@ class Publisher:
                 if self._held - time.monotonic() < _RENEW and await self._hold() is None:
                     return
                 batch = await self._database.read(partial(self._batch, after=reached))
+                if self._away == "journal":
+                    self._well()
                 if batch.read:
                     if not await self._send(out, reached, batch):
                         return
@@ -243,7 +246,7 @@ class Publisher:
 
     async def _pass(self, reached: int) -> None:
         """Nobody is told: what happens meanwhile is not told later either."""
-        while True:
+        while not self._config.events.enabled:
             last = max(reached, await self._database.read(self._outbox.last))
             over = partial(self._outbox.advance, before=reached, reached=last, span=4 * _SPAN)
             if not await self._database.run(over):
@@ -255,14 +258,14 @@ class Publisher:
 
     def _trouble(self, error: Exception) -> None:
         """One line an outage, not one a try."""
-        if not self._away:
-            what = "broker" if isinstance(error, OutletAway) else "journal"
+        what = "broker" if isinstance(error, OutletAway) else "journal"
+        if self._away != what:
             _log.error(f"events wait: the {what} is away", extra={"error": mask(str(error))})
-        self._away = True
+        self._away = what
         self._tally.set(families.EVENTS_AWAY, (), 1)
 
     def _well(self) -> None:
         if self._away:
             _log.warning("events go out again")
-        self._away = False
+        self._away = ""
         self._tally.set(families.EVENTS_AWAY, (), 0)

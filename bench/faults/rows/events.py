@@ -8,7 +8,7 @@ from bench.faults.rows.kills import SOON
 from tests.acceptance.stage import mails, until
 from tests.integration.events.listeners import expected, first_of_each, listen
 
-_POINTS = ("events.before_send", "events.before_mark")
+_POINTS = ("events.before_send", "events.before_mark", "events.written")
 
 
 def _enter(broker: str, journal: str) -> None:

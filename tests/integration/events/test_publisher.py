@@ -34,6 +34,7 @@ class Running:
 
     def __init__(self, publisher: Publisher, tally: Tally) -> None:
         self.tally = tally
+        self.publisher = publisher
         self.task = asyncio.create_task(publisher.run())
 
     def count(self) -> float:
@@ -285,6 +286,27 @@ async def test_a_journal_that_is_away_is_waited_for(
         return hold(self, *args)
 
     monkeypatch.setattr(Outbox, "hold", sometimes)
+    running = run(journal, valkey.broker_url)
+    await until(lambda: running.away)
+    # Nothing is to be told, and all is well again.
+    await until(lambda: not running.away)
     journal.add(1)
-    run(journal, valkey.broker_url)
     await until(lambda: nothing_waits(journal))
+
+
+async def test_events_are_switched_on_and_off_while_it_runs(
+    valkey: Valkey, journal: Rig, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "_SPAN", 400)
+    running = run(journal, valkey.broker_url, more={"events": {"enabled": False}})
+    journal.add(1, prefix="a")
+    await until(lambda: nothing_waits(journal))
+    said = {"intake": {"url": valkey.broker_url}, "journal": {"url": journal.url}}
+    running.publisher.adopt(Config.model_validate(said))
+    await asyncio.sleep(0.6)
+    journal.add(2, prefix="b")
+    await until(lambda: running.count() == 2)
+    running.publisher.adopt(Config.model_validate(said | {"events": {"enabled": False}}))
+    journal.add(1, prefix="c")
+    await until(lambda: nothing_waits(journal))
+    assert running.count() == 2
