@@ -6,10 +6,16 @@ runs it, ``skeleton`` (or ``inline``) puts the styles in place, ``text`` makes
 the other half, ``mime`` writes the bytes.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from mailgate.render.catalogue import Catalogue, built_in_root
 from mailgate.render.errors import Fault, RenderError, RenderKind
-from mailgate.render.renderer import Parts, Renderer
 from mailgate.render.template import Broken, Template
+
+if TYPE_CHECKING:
+    from mailgate.render.renderer import Parts, Renderer
 
 __all__ = [
     "Broken",
@@ -22,3 +28,12 @@ __all__ = [
     "Template",
     "built_in_root",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """``Parts`` and ``Renderer`` when asked for: who only checks data needs no premailer."""
+    if name in ("Parts", "Renderer"):
+        from mailgate.render import renderer
+
+        return getattr(renderer, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
