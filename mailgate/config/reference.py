@@ -44,6 +44,8 @@ configuration: `password_env` or `password_file` say where they are.
 
 `mailgate config check` reports everything that is wrong at once and warns of what is
 dangerous; `mailgate config show` shows what is in force, with passwords as `***`.
+`mailgate reload` has processes that run read it again; [what they take without a
+restart](operators.md#change-the-configuration-while-it-runs).
 
 Durations are written `250ms`, `30s`, `10m`, `4h`, `3d`, `2w`. Rates are written
 `14/s`, `100/m`, `20/h`, `5/d`, also `3/10m`; `14/s burst 20` lets 20 go at once.

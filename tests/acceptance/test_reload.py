@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from typing import Any
@@ -62,6 +63,20 @@ def test_a_rate_is_lowered_and_raised_under_load_and_a_broken_file_changes_nothi
     slow = sent(scene, in_force)
     assert busiest(slow, 1.0) <= 10
     assert len(slow) >= 4 * 10 * 0.8
+
+    # A child that takes a dead one's place goes by the new configuration from the start.
+    killed = worker.children()[0]
+    os.kill(killed, signal.SIGKILL)
+
+    def replaced() -> bool:
+        processes = scene.json("status")["processes"]
+        return len(processes) == 5 and killed not in {p["pid"] for p in processes}
+
+    until(replaced, 20, scene.logs)
+    in_force = time.time_ns()
+    assert {p["config"] for p in scene.json("status")["processes"]} == {answers[0]["config"]}
+    time.sleep(1.5)
+    assert busiest(sent(scene, in_force), 1.0) <= 10
 
     # Faster again, and a new stream, by the signal to each.
     write(
