@@ -44,20 +44,29 @@ def show(found: Found) -> None:
 
 
 @contextmanager
-def watched() -> Iterator[Callable[[Found], None]]:
-    """Show it over and over, on a screen of its own where there is one; Ctrl-C ends it."""
+def watched() -> Iterator[Callable[[Found | str], None]]:
+    """Show it over and over, on a screen of its own where there is one; Ctrl-C ends it.
+
+    A text is shown in place of what could not be found.
+    """
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text
 
     console = _console()
     try:
-        with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
+        if not console.is_terminal:
+            yield lambda found: print(clean(found)) if isinstance(found, str) else show(found)
+            return
+        with Live(console=console, auto_refresh=False, screen=True) as live:
 
-            def update(found: Found) -> None:
+            def update(found: Found | str) -> None:
                 now = _moment(int(time.time() * 1000))
                 head = Text.assemble(("mailgate", "bold"), (f"  {now}, Ctrl-C ends", "dim"))
-                shown = picture(found, wide=console.width >= _WIDE)
+                if isinstance(found, str):
+                    shown: RenderableType = _cell(found, _BAD)
+                else:
+                    shown = picture(found, wide=console.width >= _WIDE)
                 live.update(Group(head, shown), refresh=True)
 
             yield update

@@ -35,11 +35,12 @@ def status(
     Exit 1 when no worker lives while something is due.
     """
     from mailgate.cli.dashboard import show, watched
+    from mailgate.journal.database import JournalAway
 
     config = setting.config()
     database = setting.database()
     if not watch:
-        found = _look(database, config) | {"queues": _queues(config)}
+        found = guarded(lambda: _look(database, config)) | {"queues": _queues(config)}
         if as_json:
             show_json(found)
         else:
@@ -49,7 +50,11 @@ def status(
     broker = _Broker(config)
     with watched() as update:
         while True:
-            update(_look(database, config) | {"queues": broker.last})
+            try:
+                update(_look(database, config) | {"queues": broker.last})
+            except JournalAway as error:
+                # Who watches wants to see it come back.
+                update(f"the journal cannot be reached: {error}")
             time.sleep(1)
 
 
@@ -60,39 +65,35 @@ def _look(database: Database, config: Config) -> dict[str, Any]:
     from mailgate.journal.standing import overview
     from mailgate.operations.standing import relays, standing
 
-    def look() -> dict[str, Any]:
-        found = database.read_now(lambda c: overview(c, database.now()))
-        lease = config.worker.lease
-        found["workers"] = [w for w in found["workers"] if w["beat_s"] < lease]
-        held = standing(database, config)
-        found |= _held_up(held)
-        found["relays"] = [
-            {k: one[k] for k in ("name", "host", "state", "until", "reason", "effective_rate")}
-            for one in relays(held, config)
-        ]
-        now = database.now()
-        found["processes"] = [
-            {
-                "kind": one.kind,
-                "host": one.host,
-                "pid": one.pid,
-                "up_s": max(0, now - one.started_at) / 1000,
-                "seen_s": max(0, now - one.seen_at) / 1000,
-                "config": one.config,
-                "config_at": one.config_at,
-                "restart": list(one.answer.get("restart", ())),
-                "faults": list(one.answer.get("faults", ())),
-            }
-            for one in living(database, config)
-        ]
-        if config.schedules:
-            seen = database.read_now(last_beat)
-            found["beat_s"] = None if seen is None else max(0, now - seen) / 1000
-        if config.events.enabled:
-            found["events"] = database.read_now(lambda c: _events(c, database))
-        return found
-
-    found: dict[str, Any] = guarded(look)
+    found = database.read_now(lambda c: overview(c, database.now()))
+    lease = config.worker.lease
+    found["workers"] = [w for w in found["workers"] if w["beat_s"] < lease]
+    held = standing(database, config)
+    found |= _held_up(held)
+    found["relays"] = [
+        {k: one[k] for k in ("name", "host", "state", "until", "reason", "effective_rate")}
+        for one in relays(held, config)
+    ]
+    now = database.now()
+    found["processes"] = [
+        {
+            "kind": one.kind,
+            "host": one.host,
+            "pid": one.pid,
+            "up_s": max(0, now - one.started_at) / 1000,
+            "seen_s": max(0, now - one.seen_at) / 1000,
+            "config": one.config,
+            "config_at": one.config_at,
+            "restart": list(one.answer.get("restart", ())),
+            "faults": list(one.answer.get("faults", ())),
+        }
+        for one in living(database, config)
+    ]
+    if config.schedules:
+        seen = database.read_now(last_beat)
+        found["beat_s"] = None if seen is None else max(0, now - seen) / 1000
+    if config.events.enabled:
+        found["events"] = database.read_now(lambda c: _events(c, database))
     if config.sandbox.mode != "off":
         found["sandbox"] = f"{config.sandbox.mode}: {sandbox_sentence(config.sandbox)}"
     return found

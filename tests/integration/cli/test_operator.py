@@ -15,12 +15,14 @@ from typing import Any
 
 import pytest
 
+from mailgate.cli import status
 from mailgate.config.shape import Config
 from mailgate.config.terms import parse_rate
 from mailgate.intake.accept import Accept
 from mailgate.intake.door import Delivery
 from mailgate.journal import leases
 from mailgate.journal.breakers import Health
+from mailgate.journal.database import JournalAway
 from mailgate.journal.outbox import Outbox
 from mailgate.journal.permits import JournalLimiter
 from mailgate.journal.search import story
@@ -113,6 +115,27 @@ def test_status_of_an_empty_journal(shell: Shell) -> None:
         "cleaned": None,
         "events": {"waiting": 0, "oldest_s": 0.0, "refused": []},
     }
+
+
+def test_status_is_watched_through_an_outage_of_the_journal(
+    shell: Shell, journal: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+    look = status._look
+
+    def away_at_times(*arguments: Any) -> Any:
+        looks.append(1)
+        if len(looks) == 2:
+            raise JournalAway("gone")
+        if len(looks) == 4:
+            raise KeyboardInterrupt
+        return look(*arguments)
+
+    monkeypatch.setattr(status, "_look", away_at_times)
+    monkeypatch.setattr(status.time, "sleep", lambda seconds: None)
+    said = shell("status", "--watch")
+    assert (said.code, said.out.count("last minute")) == (0, 2)
+    assert "the journal cannot be reached: gone\n" in said.out
 
 
 def test_status_finds_fault_when_something_is_due_and_no_worker_lives(
