@@ -7,122 +7,26 @@ leaves open.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import fcntl
 import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
+from mailgate.cli.parts import READY, Part
 from mailgate.cli.setting import complain, fail, guarded, setting
 
 if TYPE_CHECKING:
     from mailgate.config.shape import Config
 
-#: How long a part may take to be ready, and how long to end (seconds).
-_READY = 30.0
-_END = 45.0
-#: A part that ends is started again: first and longest wait.
-_AGAIN = (0.5, 10.0)
 #: The first of three ports for metrics and health.
 METRICS_PORT = 9464
-
-
-class Part:
-    """One child process with its log file."""
-
-    def __init__(
-        self, name: str, command: list[str], logs: Path, environ: Mapping[str, str]
-    ) -> None:
-        self.name = name
-        self.log = logs / f"{name}.log"
-        self._command = command
-        self._environ = dict(environ)
-        self._wait = _AGAIN[0]
-        self._again_at = 0.0
-        self.process: subprocess.Popen[bytes]
-        self._line: socket.socket | None = None
-
-    def start(self, *, notifies: bool = False) -> None:
-        environ = dict(self._environ)
-        environ.pop("NOTIFY_SOCKET", None)
-        if notifies:
-            directory = tempfile.mkdtemp(prefix="mailgate-")
-            self._line = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            self._line.bind(f"{directory}/notify")
-            environ["NOTIFY_SOCKET"] = f"{directory}/notify"
-        with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environ,
-                # Ctrl-C is ours: the parts end in order.
-                start_new_session=True,
-                preexec_fn=_die_with_parent,
-            )
-
-    def await_ready(self) -> None:
-        """Wait for READY=1; ends the program when the part ends or takes too long."""
-        assert self._line is not None
-        self._line.settimeout(0.1)
-        deadline = time.monotonic() + _READY
-        try:
-            while time.monotonic() < deadline:
-                try:
-                    if b"READY=1" in self._line.recv(64):
-                        return
-                except TimeoutError:
-                    pass
-                if self.process.poll() is not None:
-                    fail(f"{self.name} ended with {self.process.returncode}:\n{self.tail()}")
-        finally:
-            path = Path(self._line.getsockname())
-            self._line.close()
-            shutil.rmtree(path.parent, ignore_errors=True)
-        fail(f"{self.name} was not ready in {_READY:.0f} s:\n{self.tail()}")
-
-    def tail(self) -> str:
-        lines = self.log.read_text(errors="replace").splitlines()[-15:]
-        return "\n".join(f"  {line}" for line in lines)
-
-    def watch(self) -> None:
-        """Start it again when it has ended, after a wait that grows."""
-        code = self.process.poll()
-        if code is None:
-            return
-        now = time.monotonic()
-        if not self._again_at:
-            complain(f"{self.name} ended with {code} and is started again; see {self.log}")
-            self._again_at = now + self._wait
-            self._wait = min(self._wait * 2, _AGAIN[1])
-        elif now >= self._again_at:
-            self._again_at = 0.0
-            self.start()
-
-    def stop(self) -> bool:
-        """End it; false when it had to be killed."""
-        if self.process.poll() is not None:
-            return True
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(_END)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            return False
-        return True
 
 
 def up(
@@ -230,7 +134,7 @@ def _broker(state: Path, logs: Path) -> Part:
     command += ["--save", "", "--maxmemory-policy", "noeviction", "--daemonize", "no"]
     part = Part("broker", command, logs, os.environ)
     part.start()
-    deadline = time.monotonic() + _READY
+    deadline = time.monotonic() + READY
     while time.monotonic() < deadline:
         if _answers(path):
             return part
@@ -238,7 +142,7 @@ def _broker(state: Path, logs: Path) -> Part:
             fail(f"the embedded broker ended with {part.process.returncode}:\n{part.tail()}")
         time.sleep(0.02)
     part.stop()
-    fail(f"the embedded broker was not ready in {_READY:.0f} s:\n{part.tail()}")
+    fail(f"the embedded broker was not ready in {READY:.0f} s:\n{part.tail()}")
 
 
 def _server_program() -> str:
@@ -306,7 +210,7 @@ def _await_worker(parts: list[Part], stopping: list[int]) -> None:
     begun = int(time.time() * 1000) - 1000
     database = setting.database()
     try:
-        deadline = time.monotonic() + _READY
+        deadline = time.monotonic() + READY
         while time.monotonic() < deadline and not stopping:
             if database.read_now(lambda c: leases.living(c, "worker", begun)):
                 return
@@ -316,7 +220,7 @@ def _await_worker(parts: list[Part], stopping: list[int]) -> None:
     finally:
         database.close()
     if not stopping:
-        fail(f"worker was not ready in {_READY:.0f} s:\n{worker.tail()}")
+        fail(f"worker was not ready in {READY:.0f} s:\n{worker.tail()}")
 
 
 def _tell(seconds: float, inbox: bool, flower: bool) -> None:
@@ -356,9 +260,3 @@ def _only_one(state: Path) -> TextIO:
     except OSError:
         fail(f"mailgate is already up in {state}", 2)
     return lock
-
-
-def _die_with_parent() -> None:
-    """On Linux the kernel ends the part when we are killed (prctl, PR_SET_PDEATHSIG)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
