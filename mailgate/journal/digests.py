@@ -145,9 +145,10 @@ class Digests:
         # Whoever cancels one in this moment waits for us, or we for them.
         lock = "" if database.sqlite else " FOR UPDATE OF r"
         items = (
-            "SELECT r.id, r.message_id, i.item, r.expires_at, m.sensitive FROM digest_items i"
+            "SELECT i.digest_id, r.id, r.message_id, i.item, r.expires_at, m.sensitive"
+            " FROM digest_items i"
             " JOIN recipients r ON r.id = i.recipient_id JOIN messages m ON m.id = r.message_id"
-            " WHERE i.digest_id = :digest AND r.state = 'gathering' ORDER BY r.id"
+            f" WHERE i.digest_id IN {ids} AND r.state = 'gathering' ORDER BY r.id"
         )
         self._items, self._look = sa.text(items + lock), sa.text(items)
         self._contents = sa.text(
@@ -182,10 +183,18 @@ class Digests:
         """The digests whose time has come; one entry of an index when there are none."""
         return [_open(row) for row in connection.execute(self._due, {"now": now, "most": most})]
 
-    def items(self, connection: sa.Connection, digest: int, *, hold: bool = True) -> list[Item]:
-        """What of a digest still waits, the oldest first; without ``hold`` only a look."""
-        found = connection.execute(self._items if hold else self._look, {"digest": digest})
-        return [Item(r.id, r.message_id, r.item, r.expires_at, bool(r.sensitive)) for r in found]
+    def items(
+        self, connection: sa.Connection, digests: Sequence[int], *, hold: bool = True
+    ) -> dict[int, list[Item]]:
+        """What of each digest still waits, the oldest first; without ``hold`` only a look."""
+        statement = self._items if hold else self._look
+        rows = packed([(i,) for i in sorted(digests)])
+        out: dict[int, list[Item]] = {i: [] for i in digests}
+        for digest, id_, message_id, name, expires_at, sensitive in connection.execute(
+            statement, {"rows": rows}
+        ):
+            out[digest].append(Item(id_, message_id, name, expires_at, bool(sensitive)))
+        return out
 
     def contents(self, connection: sa.Connection, ids: Sequence[int]) -> dict[int, Content]:
         """What these recipients' items say."""
@@ -212,12 +221,18 @@ class Digests:
             connection.execute(self._put_off, {"rows": packed(later)})
         return [d for d in mine if d.id not in waits]
 
-    def stop(
-        self, connection: sa.Connection, content: Content, category: str, now: int
-    ) -> Stop | None:
-        """Why no mail may go to the recipient of a digest, if so."""
-        wanted = Wanted(0, content.email.casefold(), content.producer, category)
-        return self._suppressions.look(connection, [wanted], now).get(0)
+    def stops(
+        self, connection: sa.Connection, wanted: Mapping[int, tuple[Content, str]], now: int
+    ) -> dict[int, Stop]:
+        """Why no mail may go to whom a digest is for, by digest.
+
+        ``wanted`` has what it goes by, and the category of that one's stream.
+        """
+        people = [
+            Wanted(digest, content.email.casefold(), content.producer, category)
+            for digest, (content, category) in wanted.items()
+        ]
+        return self._suppressions.look(connection, people, now)
 
     def close(
         self,

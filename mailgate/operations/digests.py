@@ -23,6 +23,7 @@ from mailgate.dispatch.throttles import WHOLE, charges
 from mailgate.journal.database import Connection, Database, JournalAway
 from mailgate.journal.digests import Closed, Content, Digests, Item, Mail, Open
 from mailgate.journal.letters import digest_text
+from mailgate.journal.suppressions import Stop
 from mailgate.journal.throttle import Charge
 from mailgate.model.ids import Ids
 from mailgate.model.message import Letter
@@ -85,6 +86,14 @@ def ordered(live: Sequence[Item], digest: Digest, field: Callable[[int, str], An
     return [*texts, *numbers, *rest] if down else [*numbers, *texts, *rest]
 
 
+def _read(live: Sequence[Item], section: Digest, throttled: bool) -> list[Item]:
+    """Those whose content decides what is shown, and the newest, which the mail goes by."""
+    if section.order == "oldest":
+        return [*live[: section.cap], *live[section.cap :][-1:]]
+    by_field = section.order != "newest" and not throttled
+    return list(live[-section.max_items if by_field else -section.cap :])
+
+
 def fitting(values: Sequence[Any], most: int = MOST) -> list[Any]:
     """The first of ``values``, as many as make no more than ``most`` characters of JSON."""
     size = 0
@@ -137,7 +146,7 @@ class Closer:
         def work(c: Connection) -> tuple[int, frozenset[Lane]]:
             now = self._database.now()
             mine = self._digests.lock(c, wanted, now)
-            closing = [self._close(c, d, subjects, wanted[d.id], now) for d in mine]
+            closing = self._close(c, mine, subjects, wanted, now)
             lanes = self._digests.close(c, closing, now, lambda: self._ids.take(now))
             if closing:
                 failpoints.hit("digest.before_commit")
@@ -161,9 +170,9 @@ class Closer:
         now, section = self._database.now(), self._section(digest)
 
         def look(c: Connection) -> dict[int, Content]:
-            live = choose(self._digests.items(c, digest.id, hold=False), now).live
-            shown = [i.recipient_id for i in ordered(live, section, lambda *_: None)]
-            return self._digests.contents(c, [*shown[: section.cap], *shown[:1]])
+            [items] = self._digests.items(c, [digest.id], hold=False).values()
+            read = _read(choose(items, now).live, section, throttled=True)
+            return self._digests.contents(c, [i.recipient_id for i in read])
 
         contents = self._database.read_now(look)
         for id_, content in contents.items():
@@ -179,43 +188,67 @@ class Closer:
     def _close(
         self,
         c: Connection,
+        mine: Sequence[Open],
+        subjects: Mapping[int, str],
+        charged: Mapping[int, Sequence[Charge]],
+        now: int,
+    ) -> list[Closed]:
+        """How each of these ends. A few statements for all of them."""
+        waiting = self._digests.items(c, [d.id for d in mine])
+        choices = {d.id: choose(waiting[d.id], now) for d in mine}
+        sections = {d.id: self._section(d) for d in mine}
+        read = [i for d in mine for i in _read(choices[d.id].live, sections[d.id], d.throttled)]
+        contents = self._digests.contents(c, [i.recipient_id for i in read])
+        bases = {}
+        for digest in mine:
+            if live := choices[digest.id].live:
+                base = contents[live[-1].recipient_id]
+                bases[digest.id] = base, self._config.categories.get(base.stream, "")
+        stops = self._digests.stops(c, bases, now)
+        return [
+            self._closed(
+                digest,
+                sections[digest.id],
+                choices[digest.id],
+                contents,
+                subjects,
+                charged[digest.id],
+                stops.get(digest.id),
+                now,
+            )
+            for digest in mine
+        ]
+
+    def _closed(
+        self,
         digest: Open,
+        section: Digest,
+        choice: Choice,
+        contents: Mapping[int, Content],
         subjects: Mapping[int, str],
         charged: Sequence[Charge],
+        stop: Stop | None,
         now: int,
     ) -> Closed:
-        section = self._section(digest)
-        choice = choose(self._digests.items(c, digest.id), now)
         if not choice.live:
             return Closed(digest, None, choice.replaced, choice.expired)
-        newest = choice.live[-1].recipient_id
-        values: dict[int, Any] = {}
-        contents: dict[int, Content] = {}
+        everything = [*choice.live, *choice.replaced]
+        if stop is not None:
+            return Closed(digest, None, (), choice.expired, everything, stop)
 
-        def read(items: Sequence[Item]) -> None:
-            ids = [i.recipient_id for i in items if i.recipient_id not in contents]
-            contents.update(self._digests.contents(c, ids))
-            for id_ in ids:
-                values[id_] = _value(contents[id_], section, digest.throttled, subjects.get(id_))
+        def value(id_: int) -> Any:
+            return _value(contents[id_], section, digest.throttled, subjects.get(id_))
 
         def field(id_: int, name: str) -> Any:
-            value = values.get(id_)
-            return value.get(name) if isinstance(value, dict) else None
+            found = value(id_) if id_ in contents else None
+            return found.get(name) if isinstance(found, dict) else None
 
-        if section.order not in ("newest", "oldest") and not digest.throttled:
-            read(choice.live[-section.max_items :])
-        shown = ordered(choice.live, section, field)[: section.cap]
-        read([choice.live[-1], *shown])
-        base = contents[newest]
-        category = self._config.categories.get(base.stream, "")
-        all_live = [*choice.live, *choice.replaced]
-        stop = self._digests.stop(c, base, category, now)
-        if stop is not None:
-            return Closed(digest, None, (), choice.expired, all_live, stop)
-        told = fitting([values[i.recipient_id] for i in shown])
+        shown = [i for i in ordered(choice.live, section, field) if i.recipient_id in contents]
+        told = fitting([value(i.recipient_id) for i in shown[: section.cap]])
+        base = contents[choice.live[-1].recipient_id]
         mail = self._mail(digest, section, base, told, len(choice.live) - len(told), now)
-        mail = replace(mail, sensitive=any(i.sensitive for i in all_live))
-        return Closed(digest, mail, all_live, choice.expired, charges=charged)
+        mail = replace(mail, sensitive=any(i.sensitive for i in everything))
+        return Closed(digest, mail, everything, choice.expired, charges=charged)
 
     def _mail(
         self, digest: Open, section: Digest, base: Content, told: list[Any], more: int, now: int
