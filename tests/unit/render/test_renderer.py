@@ -86,6 +86,38 @@ def test_a_capturing_template_renders_to_equal_bytes(renderer_of: Build, letter:
     assert "<p>Ann</p>" in parts(renderer.render(sent))[1]
 
 
+def test_the_subject_alone_is_the_mails(renderer: Renderer, letter: Make) -> None:
+    template = renderer.catalogue.get("activity_digest")
+    assert isinstance(template, Template)
+    for locale in template.locales:
+        data = template.fixtures["max"]
+        one = letter(template="activity_digest", data=data, locale=locale)
+        assert parts(renderer.render(one))[0] == renderer.subject(one)
+    own = letter(subject="Hello", text="there")
+    assert renderer.subject(own) == "Hello"
+    with pytest.raises(RenderError):
+        renderer.subject(letter(template="no_such", data={}))
+
+
+@pytest.mark.parametrize(
+    ("locale", "words"),
+    [
+        ("en", "and 12 more"),
+        ("zh-CN", "另有 12 条"),
+        ("ar", "بالإضافة إلى 12 عنصرًا آخر"),
+    ],
+)
+def test_what_a_digest_leaves_out_is_counted_in_each_language(
+    renderer: Renderer, locale: str, words: str
+) -> None:
+    for name, items in (
+        ("activity_digest", {"events": [{"text": "wrote"}]}),
+        ("weekly_digest", {"posts": [{"title": "A", "url": "https://example.com"}]}),
+    ):
+        assert words not in renderer.preview(name, items, locale).text
+        assert words in renderer.preview(name, {**items, "more": 12}, locale).text
+
+
 def test_the_sender_stands_in_for_the_product(renderer: Renderer, letter: Make) -> None:
     sent = letter(template="welcome", data={"name": "Ann"})
     assert parts(renderer.render(sent))[0] == "Welcome to Example, Ann"
