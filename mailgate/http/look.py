@@ -25,6 +25,7 @@ class JournalLook:
     def __init__(self, config: Config) -> None:
         self._database = Database(config.journal.url or "", hot=False)
         self._lease = config.worker.lease
+        self._schedules = tuple(config.schedules)
         self._lock = threading.Lock()
         self._said = Tally()
         self._until = float("-inf")
@@ -59,7 +60,7 @@ class JournalLook:
 
     def _read(self, connection: Connection, said: Tally) -> None:
         now = self._database.now()
-        gauges.read(connection, now, now - int(self._lease * 1000), said)
+        gauges.read(connection, now, now - int(self._lease * 1000), said, self._schedules)
 
     def close(self) -> None:
         self._database.close()

@@ -7,6 +7,7 @@ cost follows what waits, not what was ever sent. Only reads, and reads no addres
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 
@@ -30,8 +31,17 @@ _UNRESOLVED = sa.text(
 )
 
 
-def read(connection: sa.Connection, now: int, alive_since: int, tally: Tally) -> None:
-    """Set the gauges in ``tally``; ``alive_since`` is the last beat of a living lease (ms)."""
+def read(
+    connection: sa.Connection,
+    now: int,
+    alive_since: int,
+    tally: Tally,
+    clocked: Sequence[str] = (),
+) -> None:
+    """Set the gauges in ``tally``; ``alive_since`` is the last beat of a living lease (ms).
+
+    ``clocked`` are the schedules that there are.
+    """
     found = {row.lane: row for row in connection.execute(_LANES, {"now": now})}
     for lane in Lane:
         row = found.get(lane.value)
@@ -49,7 +59,7 @@ def read(connection: sa.Connection, now: int, alive_since: int, tally: Tally) ->
         tally.set(families.BREAKERS_OPEN, (kind, relay), number)
     for kind, number in Counter(kind for kind, _ in pauses.names(connection)).items():
         tally.set(families.PAUSED, (kind,), number)
-    tally.set(families.SCHEDULES_FAILING, (), schedules.failing(connection))
+    tally.set(families.SCHEDULES_FAILING, (), schedules.failing(connection, clocked))
     unpublished = outbox.waiting(connection)
     tally.set(families.OUTBOX, (), unpublished.count)
     tally.set(families.OUTBOX_OLDEST, (), unpublished.age(now))

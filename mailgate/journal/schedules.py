@@ -236,8 +236,10 @@ def latest(connection: sa.Connection, name: str, most: int) -> list[Fire]:
     return [_fire(r) for r in connection.execute(query.order_by(fires.c.at.desc()).limit(most))]
 
 
-def failing(connection: sa.Connection) -> int:
-    """How many schedules have a fault with nothing read since."""
+def failing(connection: sa.Connection, names: Sequence[str]) -> int:
+    """How many of the schedules have a fault with nothing read since."""
+    if not names:
+        return 0
     read = (
         sa.select(fires.c.schedule, sa.func.max(fires.c.at).label("at"))
         .where(fires.c.state.in_(_READ))
@@ -248,6 +250,7 @@ def failing(connection: sa.Connection) -> int:
         sa.select(sa.func.count(fires.c.schedule.distinct()))
         .select_from(fires.outerjoin(read, read.c.schedule == fires.c.schedule))
         .where(
+            fires.c.schedule.in_(names),
             fires.c.error.is_not(None),
             fires.c.state.in_(("pending", "failed")),
             fires.c.at > sa.func.coalesce(read.c.at, 0),

@@ -391,7 +391,7 @@ def test_the_clock_leaves_its_trace(journal: Rig) -> None:
 
 def test_schedules_that_fail_are_counted(journal: Rig) -> None:
     def failing() -> int:
-        return journal.database.read_now(book.failing)
+        return journal.database.read_now(lambda c: book.failing(c, ["daily", "other"]))
 
     write(journal, MONDAY, TUESDAY)
     write(journal, MONDAY, name="other")
@@ -400,6 +400,9 @@ def test_schedules_that_fail_are_counted(journal: Rig) -> None:
     journal.database.run_now(lambda c: book.fail(c, "daily", MONDAY, "away", now, now))
     journal.database.run_now(lambda c: book.fail(c, "other", MONDAY, "away", None, now))
     assert failing() == 2
+    # One that is no more says nothing.
+    assert journal.database.read_now(lambda c: book.failing(c, ["other"])) == 1
+    assert journal.database.read_now(lambda c: book.failing(c, [])) == 0
     ends = {"since": 0, "messages": 1, "recipients": 1, "now": now}
     journal.database.run_now(lambda c: book.end(c, "daily", TUESDAY, **ends))
     assert failing() == 1
