@@ -78,9 +78,12 @@ class Firing:
     def fire(self, name: str, at: int) -> Fired:
         """Carry out a fire that is pending and due. Raises ``JournalAway``."""
         schedule = self._config.schedules.get(name)
+        if schedule is None:
+            # This process has not heard of it yet: another may take the fire at once.
+            return Fired("over")
         now = self._database.now()
         taken = self._database.run_now(lambda c: book.begin(c, name, at, now + TAKEN, now))
-        if schedule is None or taken is None:
+        if taken is None:
             return Fired("over")
         told = self._database.read_now(lambda c: book.told_by(c, name, at))
         if told is not None:

@@ -167,6 +167,13 @@ def test_a_kill_while_it_is_carried_out_neither_loses_nor_doubles(journal: Rig, 
     assert journal.count("recipients") == 2
 
 
+def test_who_does_not_know_a_schedule_leaves_its_fire_to_others(journal: Rig, blog: Path) -> None:
+    config = configured(blog, data_from=None)
+    write(journal, MONDAY)
+    assert firing(journal, Config()).fire("daily", MONDAY).state == "over"
+    assert firing(journal, config).fire("daily", MONDAY).state == "done"
+
+
 def test_the_slow_one_who_was_taken_for_dead_writes_nothing(journal: Rig, blog: Path) -> None:
     config = configured(blog, data_from=None)
     write(journal, MONDAY)
