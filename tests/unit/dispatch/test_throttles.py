@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from mailgate.config.shape import Config
-from mailgate.dispatch.throttles import charges
+from mailgate.dispatch.throttles import WHOLE, charges
 from mailgate.journal.arrivals import BucketKey
 from mailgate.journal.queue import Bucket, Head
 from mailgate.journal.throttle import Charge
@@ -160,3 +161,23 @@ def test_a_message_that_replaces_the_rules_still_meets_a_hard_cap() -> None:
 
 def test_who_was_charged_meets_nothing() -> None:
     assert met({"limit": "1/d"}, charged=True) == ()
+
+
+def test_what_gathers_names_the_digest_that_shapes_it() -> None:
+    rule = {"limit": "1/h", "on_limit": "digest"}
+    [found] = met(rule)
+    assert found.digest is not None
+    assert found.digest[0] == "throttled"
+    said = {"throttles": {"flood": {**rule, "digest": "alerts"}}, "digests": {"alerts": {"cap": 5}}}
+    own = head(throttle=["disk", 1, HOUR, "digest", False])
+    by_rule, by_message = charges(own, Config.model_validate(said), b"s")
+    assert by_rule.digest is not None
+    assert (by_rule.digest[0], by_rule.digest[1].cap) == ("alerts", 5)
+    assert by_message.digest is not None
+    assert by_message.digest[0] == "throttled"
+
+
+def test_the_mail_of_a_digest_waits_and_goes_into_no_other() -> None:
+    config = Config.model_validate({"throttles": {"flood": {"limit": "1/h", "on_limit": "digest"}}})
+    whole = replace(head(), throttle=WHOLE)
+    assert [c.on_limit for c in charges(whole, config, b"s")] == ["defer"]
