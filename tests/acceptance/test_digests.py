@@ -13,10 +13,10 @@ from tests.acceptance.stage import until
 
 #: How often each point is a process's death.
 TIMES = 5 if FULL else 1
-#: Where intake and workers die.
+#: Where intake and workers die, and at which time that one comes there.
 DEATHS = {
     "digest.before_commit": 1,
-    "digest.after_commit": 2,
+    "digest.after_commit": 1,
     "intake.after_commit": 2,
 }
 LAPS, ITEMS, PEOPLE = (20, 100, 10) if FULL else (1, 90, 6)
