@@ -17,16 +17,32 @@ SCHEMA = jsonschema_rs.validator_for(json_schema())
 #: Nothing of it may break the text that is put together by hand.
 HOSTILE = '"\\\u2028\n\x00</script>ünï'
 FULL: dict[str, Any] = {
-    "attempt": 2, "relay": HOSTILE, "code": 451, "error_class": HOSTILE, "note": HOSTILE,
-    "due_at": 1_700_000_000_000, "waits_for": HOSTILE, "dropped_by": HOSTILE,
+    "attempt": 2,
+    "relay": HOSTILE,
+    "code": 451,
+    "error_class": HOSTILE,
+    "note": HOSTILE,
+    "due_at": 1_700_000_000_000,
+    "waits_for": HOSTILE,
+    "dropped_by": HOSTILE,
 }
 
 
 def told(kind: str, detail: dict[str, Any], **more: Any) -> Told:
     values: dict[str, Any] = {
-        "id": 7, "message_id": 1 << 60, "recipient_id": 3 << 59, "seq": 3, "kind": kind,
-        "at": 1_700_000_000_007, "detail": detail, "producer": "shop", "identity": "key:k",
-        "stream": "transactional", "recipients": 1, "n": 0, "email": "ann@example.com",
+        "id": 7,
+        "message_id": 1 << 60,
+        "recipient_id": 3 << 59,
+        "seq": 3,
+        "kind": kind,
+        "at": 1_700_000_000_007,
+        "detail": detail,
+        "producer": "shop",
+        "identity": "key:k",
+        "stream": "transactional",
+        "recipients": 1,
+        "n": 0,
+        "email": "ann@example.com",
     }
     return Told(**values | more)
 
