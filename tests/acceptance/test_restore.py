@@ -74,19 +74,13 @@ def test_a_restored_journal_sends_nothing_twice_in_silence(
     worker = here.worker(1)
     until(lambda: "mailgate db restored" in worker.tail(), 30, here.logs)
     assert here.json("db", "restored", "--reason", "the disk died")["uncertain"] == MAILS
-    # The worker that waited goes on by itself: with new mail, and with none of the old.
-    here.wait_for_workers(1)
-    here.intake()
-    here.publish([mail("new")])
-    until(lambda: here.journal.states().get("sent") == 1, 30, here.logs)
-    assert here.journal.states() == {"uncertain": MAILS, "queued": 1, "sent": 1}
-    assert here.relay.taken()["new@example.com"] == 1
+    assert here.journal.states() == {"uncertain": MAILS, "queued": 1}
 
     first, second, *_ = here.json("failures", "show", "restored")["items"]
     here.run("failures", "confirm", first["id"], "--reason", "in the relay's log")
     here.run("failures", "resend", second["id"], "--reason", "not in the relay's log")
-    until(lambda: here.journal.states().get("sent") == 3, 30, here.logs)
+    # The worker that waited goes on by itself.
+    until(lambda: here.journal.states().get("sent") == 2, 30, here.logs)
     # One copy more, of the one that an operator asked for; else nobody's.
-    assert sum(here.relay.taken().values()) == MAILS + 2
-    left = {"uncertain": MAILS - 2, "queued": 1, "sent": 3}
-    assert here.journal.states() == left
+    assert sum(here.relay.taken().values()) == MAILS + 1
+    assert here.journal.states() == {"uncertain": MAILS - 2, "queued": 1, "sent": 2}
