@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Annotated, Any
 
@@ -112,6 +111,8 @@ def show(
     personal: PersonalOption = False,
 ) -> None:
     """Tell the whole story of one message, in order."""
+    import asyncio
+
     from mailgate.journal.search import story
 
     found = number(message)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from functools import partial
@@ -114,6 +113,8 @@ def replay(
     act = Act(whoami(), "replay", reason)
     ring = bell(config)
     results: list[dict[str, Any]] = []
+
+    import asyncio
 
     def bring(one: int) -> Replayed:
         return asyncio.run(

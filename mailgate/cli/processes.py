@@ -5,7 +5,6 @@ Owns their command lines and how signals stop them.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -22,6 +21,8 @@ from mailgate.cli.rereading import keep_current, kept_current
 from mailgate.cli.setting import check_keys, complain, fail, guarded, read_file, setting
 
 if TYPE_CHECKING:
+    import asyncio
+
     from mailgate.config.reloading import Renewal
     from mailgate.config.shape import Config
     from mailgate.tracing.spans import Tracing
@@ -44,6 +45,7 @@ def intake() -> None:
 
     Stops on SIGTERM or Ctrl-C: what is in hand is written and acknowledged first.
     """
+    import asyncio
     import random
 
     from mailgate.cli import watching
@@ -251,6 +253,7 @@ def _require_tracing(config: Config) -> None:
 
 def until_stopped(run: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     """Run until SIGTERM or SIGINT sets the event; a second signal ends at once."""
+    import asyncio
 
     async def main() -> None:
         stop = asyncio.Event()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -58,6 +57,8 @@ def _rows(item: dict[str, Any]) -> list[dict[str, Any]]:
 @app.command("test")
 def try_relay(name: NameArgument, as_json: JsonOption = False) -> None:
     """Connect, greet, encrypt and log in, without any mail; exit 1 when that fails."""
+    import asyncio
+
     from mailgate.smtp.check import look
 
     config = setting.config()

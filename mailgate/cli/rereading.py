@@ -6,7 +6,6 @@ asks all processes of the cluster at once.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import random
@@ -57,6 +56,8 @@ async def keep_current(
 
     hangups = Hangups()
     hangups.install()
+    import asyncio
+
     source = Source(setting.reread, lambda: hangups.count)
     reloader = Reloader(database, kind, config, source, adopt)
     begun = False

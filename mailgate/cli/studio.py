@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +12,8 @@ from mailgate.cli.processes import until_stopped
 from mailgate.cli.setting import complain, fail, setting
 
 if TYPE_CHECKING:
+    import asyncio
+
     from mailgate.config.relays import Secret
     from mailgate.config.shape import Config
 

@@ -5,7 +5,6 @@ Owns which checks make a process live and ready, and the server's place in its l
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +35,8 @@ class Pulse:
 
     async def keep(self) -> None:
         """Beat with each turn of the loop that this runs on, until cancelled."""
+        import asyncio
+
         while True:
             self.beat()
             await asyncio.sleep(1)
