@@ -63,7 +63,7 @@ def reschedule(
 ) -> None:
     """Send messages at another time, of which nothing was sent or tried yet."""
     from mailgate.intake.commands import lifetimes
-    from mailgate.journal.orders import When
+    from mailgate.journal.rescheduling import When
     from mailgate.journal.surgery import Act
     from mailgate.operations.rescheduling import move
 

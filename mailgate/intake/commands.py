@@ -9,7 +9,8 @@ from __future__ import annotations
 from mailgate.config.shape import Config
 from mailgate.contract.commands import Cancel, Command, Reschedule
 from mailgate.intake.door import Delivery
-from mailgate.journal.orders import Order, When
+from mailgate.journal.orders import Order
+from mailgate.journal.rescheduling import When
 
 
 def order(said: Command, producer: str, identity: str, delivery: Delivery, config: Config) -> Order:

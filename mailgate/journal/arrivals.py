@@ -20,7 +20,8 @@ from mailgate.journal.buckets import ensure_buckets
 from mailgate.journal.database import Database, packed
 from mailgate.journal.gathering import Gather, Gathering
 from mailgate.journal.inserting import Inserting
-from mailgate.journal.orders import PLACE, Order, Orders
+from mailgate.journal.orders import Order, Orders
+from mailgate.journal.rescheduling import PLACE
 from mailgate.journal.suppressions import Stop, Suppressions, Wanted
 from mailgate.journal.tables import attachments, messages, parked
 from mailgate.journal.telling import EVENT

@@ -13,15 +13,16 @@ that finds its place taken by orders alone is written there, and meets them at o
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
 
-from mailgate.journal.database import Database, packed
+from mailgate.journal.database import Database
+from mailgate.journal.rescheduling import AWAY, MESSAGE, PLACE, Rescheduling, When
 from mailgate.journal.surgery import Act, Surgery
-from mailgate.journal.tables import buckets, messages, orders
+from mailgate.journal.tables import messages, orders
 from mailgate.journal.telling import tell
 from mailgate.model.ids import Ids, spell, unspell
 from mailgate.model.state import FINAL, Lane, State
@@ -29,27 +30,6 @@ from mailgate.model.state import FINAL, Lane, State
 #: How long an order waits for its message (ms): brokers keep no order between queues and
 #: processes, and a producer that was unsure publishes again.
 EARLY = 86_400_000
-#: The hash of a place that no message has taken: no body has it.
-PLACE = ""
-#: Mail went out, may have, or is about to.
-_AWAY = frozenset(
-    {State.SENDING, State.SENT, State.UNCERTAIN, State.CAPTURED, State.DIGESTED, State.DEFERRED}
-)
-
-
-_MESSAGE = "SELECT id, stream, accepted_at, send_at, expires_at, body_hash FROM messages WHERE"
-
-
-@dataclass(frozen=True, slots=True)
-class When:
-    """Another time for a message (ms).
-
-    ``lifetimes`` has how long mail of a stream lives where no ``expires_at`` is said (ms).
-    """
-
-    send_at: int
-    expires_at: int | None = None
-    lifetimes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +72,8 @@ class Orders:
         self._database = database
         self._ids = ids
         self._surgery = Surgery(database)
-        self._lock = "" if database.sqlite else " FOR UPDATE"
+        self._rescheduling = Rescheduling(database)
+        self._lock = self._rescheduling.lock
 
     def carry_out(self, connection: sa.Connection, batch: Sequence[Order], now: int) -> Carried:
         """Carry out a batch in its order, and answer each; those repeated are absorbed."""
@@ -193,9 +174,9 @@ class Orders:
         result, reason = "unknown" if number is None else "early", None
         people: Sequence[Any] = ()
         if found is not None and not early:
-            people = self._people(connection, found.id)
+            people = self._rescheduling.people(connection, found.id)
             result, reason = self._done(connection, order, found, people, now, carried)
-            people = self._people(connection, found.id)
+            people = self._rescheduling.people(connection, found.id)
         message_id = found.id if found is not None else 0
         if number is not None:
             self._note_end(connection, order, number, message_id, early)
@@ -213,7 +194,7 @@ class Orders:
     ) -> tuple[str, str | None]:
         """The result, and why not."""
         if order.when is not None:
-            result, reason, lanes = self.reschedule(
+            result, reason, lanes = self._rescheduling.reschedule(
                 connection, message, people, order.when, _act(order), now
             )
             carried.lanes |= lanes
@@ -224,7 +205,7 @@ class Orders:
 
     def _meant(self, connection: sa.Connection, order: Order) -> Any | None:
         """The message or the place that is meant, held until the transaction ends."""
-        ours = f"{_MESSAGE} producer = :producer AND "
+        ours = f"{MESSAGE} producer = :producer AND "
         values: dict[str, object] = {"producer": order.producer}
         values["identity"] = f"key:{order.target}"
         found = connection.execute(
@@ -264,16 +245,6 @@ class Orders:
         )
         return self._meant(connection, order)
 
-    def _people(self, connection: sa.Connection, message_id: int) -> Sequence[Any]:
-        """The message's recipients, held until the transaction ends: no claim comes between."""
-        return connection.execute(
-            sa.text(
-                "SELECT id, n, email, state, attempts, due_at, error_class, bucket_id"
-                f" FROM recipients WHERE message_id = :message ORDER BY id{self._lock}"
-            ),
-            {"message": message_id},
-        ).all()
-
     def _note_end(
         self, connection: sa.Connection, order: Order, number: int, message_id: int, early: bool
     ) -> None:
@@ -300,70 +271,10 @@ class Orders:
             connection, [p.id for p in people], State.CANCELLED, _act(order), audited=False
         )
         done = set(moved.recipient_ids)
-        away = sum(p.id not in done and State(p.state) in _AWAY for p in people)
+        away = sum(p.id not in done and State(p.state) in AWAY for p in people)
         if not away:
             return "done"
         return "too_late" if away == len(people) else "partly"
-
-    def reschedule(
-        self,
-        connection: sa.Connection,
-        message: Any,
-        people: Sequence[Any],
-        when: When,
-        act: Act,
-        now: int,
-    ) -> tuple[str, str | None, set[Lane]]:
-        """Send a message at another time; gives the result, why not, and the lanes to ring.
-
-        ``message`` and ``people`` are as ``held`` gives them.
-        """
-        waiting = [p for p in people if p.state == State.QUEUED and not p.attempts]
-        if any(p.state == State.HELD for p in people):
-            return "refused", "the message is held: it waits for an operator", set()
-        if not waiting or any(p.attempts or State(p.state) in _AWAY for p in people):
-            # Once one was tried, the message has a date.
-            return "too_late", None, set()
-        expires = _expires_at(when, message)
-        if expires is not None and expires <= when.send_at:
-            return "refused", "send_at is not before the message's expires_at", set()
-        connection.execute(
-            messages.update()
-            .where(messages.c.id == message.id)
-            .values(send_at=when.send_at, expires_at=expires)
-        )
-        rows = self._database.rows({"id": "bigint"})
-        found = connection.execute(
-            sa.text(
-                "UPDATE recipients SET due_at = :due, expires_at = :expires, seq = seq + 1,"
-                " token = token + 1, changed_at = :now, error_class = NULL"
-                f" WHERE id IN (SELECT id FROM {rows}) AND state = 'queued' AND attempts = 0"
-                " RETURNING id, seq"
-            ),
-            {
-                "rows": packed([(p.id,) for p in waiting]),
-                "due": when.send_at,
-                "expires": expires,
-                "now": now,
-            },
-        ).all()
-        said = {"by": act.who, "verb": act.verb, "reason": act.reason, "due_at": when.send_at}
-        for row in sorted(found):
-            tell(connection, message.id, row.seq, row.id, State.QUEUED.value, said, now)
-        if when.send_at > now:
-            return "done", None, set()
-        ways = {p.bucket_id for p in waiting}
-        lanes = connection.execute(sa.select(buckets.c.lane).where(buckets.c.id.in_(ways)))
-        return "done", None, {Lane(lane) for lane in lanes.scalars()}
-
-    def held(self, connection: sa.Connection, message_id: int) -> tuple[Any, Sequence[Any]] | None:
-        """A message and its recipients, kept from every claim until the transaction ends."""
-        found = connection.execute(
-            sa.text(f"{_MESSAGE} id = :id{self._lock}"), {"id": message_id}
-        ).first()
-        if found is None or found.body_hash == PLACE:
-            return None
-        return found, self._people(connection, message_id)
 
 
 def lapse(connection: sa.Connection, before: int, waiting_before: int, most: int) -> int:
@@ -393,19 +304,6 @@ _KEPT = (
 
 def _act(order: Order) -> Act:
     return Act(f"producer {order.producer}", order.verb, order.reason)
-
-
-def _expires_at(when: When, message: Any) -> int | None:
-    """When the message expires after a move."""
-    if when.expires_at is not None:
-        return when.expires_at
-    lifetime = when.lifetimes.get(message.stream)
-    first = message.accepted_at if message.send_at is None else message.send_at
-    if lifetime is not None and message.expires_at == first + lifetime:
-        # Not said, but what follows from the stream: it moves along.
-        return when.send_at + lifetime
-    expires: int | None = message.expires_at
-    return expires
 
 
 def _answer(

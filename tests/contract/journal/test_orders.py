@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from mailgate.journal.orders import EARLY, Order, When, forget, lapse
+from mailgate.journal.orders import EARLY, Order, forget, lapse
+from mailgate.journal.rescheduling import When
 from mailgate.model.ids import spell
 from mailgate.model.state import Lane, State
 from tests.contract.journal.rig import Rig, arrival, settlement

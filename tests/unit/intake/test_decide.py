@@ -17,7 +17,8 @@ from mailgate.config.shape import Config
 from mailgate.intake.accept import decide
 from mailgate.intake.door import Delivery
 from mailgate.journal.arrivals import Arrival, NewParked
-from mailgate.journal.orders import Order, When
+from mailgate.journal.orders import Order
+from mailgate.journal.rescheduling import When
 from mailgate.limits.policy import Policy
 from mailgate.model.state import Lane
 
