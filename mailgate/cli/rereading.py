@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import random
 import signal
 import threading
@@ -39,8 +40,12 @@ class Hangups:
         self.count = 0
 
     def install(self) -> None:
-        """From now on SIGHUP ends nothing; in the main thread."""
-        signal.signal(signal.SIGHUP, self._heard)
+        """From now on SIGHUP ends nothing, unless it is that of a terminal which is closed.
+
+        Only in the main thread.
+        """
+        if not os.isatty(0):
+            signal.signal(signal.SIGHUP, self._heard)
 
     def _heard(self, _number: int, _frame: Any) -> None:
         self.count += 1

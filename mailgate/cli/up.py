@@ -64,7 +64,11 @@ def up(
     stopping: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda n, _frame: stopping.append(n))
-    signal.signal(signal.SIGHUP, lambda _n, _frame: _told_again(parts))
+    if os.isatty(0):
+        # The terminal was closed.
+        signal.signal(signal.SIGHUP, lambda n, _frame: stopping.append(n))
+    else:
+        signal.signal(signal.SIGHUP, lambda _n, _frame: _told_again(parts))
     clean = True
     try:
         started = time.monotonic()

@@ -68,7 +68,7 @@ def renewed(old: Config, new: Config, known: Mapping[str, Relay] | None = None) 
     restart: list[str] = []
     for name in Config.model_fields:
         before, after = getattr(old, name), getattr(new, name)
-        if before == after or name in ("relays", "producers", "intake"):
+        if _same(before, after) or name in ("relays", "producers", "intake"):
             continue
         keys = list(_changed(name, before, after))
         if name in TAKEN:
@@ -121,7 +121,10 @@ def _relays(
 
 def _changed(key: str, before: Any, after: Any) -> Iterator[str]:
     """The keys below ``key`` that differ, one level deep: enough to find them."""
+    if _same(before, after):
+        return
     if before == after:
+        yield key
         return
     if isinstance(before, BaseModel) and type(before) is type(after):
         for name, field in type(before).model_fields.items():
@@ -135,11 +138,18 @@ def _changed(key: str, before: Any, after: Any) -> Iterator[str]:
         yield key
 
 
+def _same(before: Any, after: Any) -> bool:
+    """Equal, and in the same order: the first rule wins, and the first relay."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        return before == after and list(before) == list(after)
+    return bool(before == after)
+
+
 def fingerprint(config: Config) -> str:
     """Eight letters and digits that differ when what processes share differs.
 
     No secret goes into it, and nothing that is one machine's own.
     """
     shared = {name: value for name, value in masked(config).items() if name not in _LOCAL}
-    text = json.dumps(shared, sort_keys=True, default=str)
+    text = json.dumps(shared, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

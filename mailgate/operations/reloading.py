@@ -146,7 +146,7 @@ class Reloader:
             return
         self._known |= self.config.relays
         renewal = renewed(self.config, new, self._known)
-        changed = renewal.config != self.config
+        changed = bool(renewal.taken)
         if changed:
             try:
                 self.adopt(renewal)

@@ -280,8 +280,10 @@ def _worker_is_ready(sender: Any, **_: Any) -> None:
         watch_children(sender.hub, sender.pool)
     else:
         _process.bridge()
-    # Celery's own handler would restart the worker, arguments and all.
-    signal.signal(signal.SIGHUP, _process.told_again)
+    if not os.isatty(0):
+        # Celery's own handler would restart the worker, arguments and all. In a terminal
+        # it ends with it.
+        signal.signal(signal.SIGHUP, _process.told_again)
     for call in _process.when_ready:
         call()
 

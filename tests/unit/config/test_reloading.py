@@ -86,6 +86,18 @@ def test_a_relay_that_comes_back_keeps_what_its_connections_had():
     assert "relays.main.host" in renewal.restart
 
 
+def test_the_order_of_relays_and_rules_is_a_change_too():
+    main, second = {"host": "smtp.example.com", "rate": "50/s"}, {"host": "second.example"}
+    two = config(relays={"main": main, "second": second})
+    renewal = renewed(two, config(relays={"second": second, "main": main}))
+    assert (renewal.taken, list(renewal.config.relays)) == (("relays",), ["second", "main"])
+    one, other = {"codes": ["550"], "then": "defer"}, {"codes": ["550"], "then": "fail"}
+    ruled = config(rules={"a": one, "b": other})
+    renewal = renewed(ruled, config(rules={"b": other, "a": one}))
+    assert (renewal.taken, list(renewal.config.rules)) == (("rules",), ["b", "a"])
+    assert fingerprint(ruled) != fingerprint(renewal.config)
+
+
 def test_a_producers_queue_waits_for_a_restart_and_the_rest_is_taken():
     renewal = renewed(OLD, config(producers={"shop": {"weight": 3, "queue": "q"}}))
     shop = renewal.config.producers["shop"]
