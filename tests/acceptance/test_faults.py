@@ -59,7 +59,7 @@ def _planted(bug: str, points: list[str]) -> Fault:
 
     def run(run: Run) -> None:
         # More than once: a relay that has not read the dot when the reset comes has no mail.
-        die_at(run, points, 3, "valkey", "sqlite", patience=12, program=program)
+        die_at(run, points, 3, "valkey", "sqlite", patience=8, program=program)
 
     return Fault("planted", bug, "to be noticed", run)
 

@@ -65,6 +65,9 @@ def resend_race(run: Run) -> None:
 def resend_interrupted(run: Run) -> None:
     many = run.many(5000, 1100)
     scene, documents = _failures(run, many, run.random.choice(("postgresql", "sqlite")))
+    # Who was started in the background ignores Ctrl-C, and so does all that it starts.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     command = ("failures", "resend", "--since", "1h", "--reason", "test", "--yes")
 
     def moved() -> int:
