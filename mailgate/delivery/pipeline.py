@@ -187,9 +187,9 @@ class Pipeline:
     async def _take_alone(self, lanes: Sequence[Lane], counts: Counter[str]) -> Take:
         batch, self._ended = self._ended, []
         begun = time.monotonic()
-        if batch:
-            failpoints.hit("settle.begin")
         try:
+            if batch:
+                failpoints.hit("settle.begin")
             if self._doubt:
                 await self._give_back(batch)
             take = await self._taker.take(
