@@ -377,10 +377,11 @@ class Gateway:
             lease = self._new_lease()
             await lease.open()
             self._lease = lease
-            await self._reloader.moved(lease.id)
             for seats in self._seats.values():
                 await seats.renew()
+            # Before anything that may fail: without it the process would never send again.
             self._pipeline = self._new_pipeline(secret)
+            await self._reloader.moved(lease.id)
 
     def _trouble(self, what: str, error: BaseException) -> None:
         """One line an outage, not one a try."""
