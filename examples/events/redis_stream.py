@@ -21,4 +21,6 @@ with redis.Redis.from_url(url, decode_responses=True) as client:
                 who = event.get("recipient", {}).get("email", "")
                 print(event["event"], event["message"]["identity"], who, flush=True)
                 position = entry
-            bookmark.write_text(position)
+            written = bookmark.with_suffix(".new")
+            written.write_text(position)
+            written.replace(bookmark)  # whole, or not at all

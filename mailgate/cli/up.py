@@ -193,6 +193,8 @@ def _show_metrics(said: Config) -> None:
 
 def _free_port(host: str, port: int, *, said_when_taken: bool = True) -> int:
     for wanted in (port, 0):
+        if wanted and not _mine(wanted):
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -204,6 +206,27 @@ def _free_port(host: str, port: int, *, said_when_taken: bool = True) -> int:
             complain(f"port {port} is taken; the inbox uses {found}")
         return found
     fail(f"no port is free on {host}")
+
+
+#: Claims of ports, held until the end of the process.
+_claims: list[socket.socket] = []
+
+
+def _mine(port: int) -> bool:
+    """Whether no other ``up`` is about to use the port: its part may not listen yet.
+
+    The claim is a name in Linux's abstract namespace, which goes with its process.
+    """
+    if sys.platform != "linux":
+        return True
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(f"\0mailgate-up-{port}")
+    except OSError:
+        claim.close()
+        return False
+    _claims.append(claim)
+    return True
 
 
 def _await_worker(parts: list[Part], stopping: list[int]) -> None:

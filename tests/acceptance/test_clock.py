@@ -24,6 +24,13 @@ from tests.acceptance.stage.stage import ROOT
 WAITING = 100_000 if FULL else 2_000
 EXAMPLE = ROOT / "examples" / "weekly-posts"
 
+_ON_THE_PAGE = """
+import pages
+browser = pages.app.test_client()
+assert browser.post("/", data={"title": "Written on the page"}).status_code == 302
+assert b"Written on the page" in browser.get("/").data
+"""
+
 
 def at(seconds: float) -> str:
     """A time so long from now."""
@@ -89,7 +96,7 @@ def blog(directory: Path, *title: str) -> None:
 
 def test_the_weekly_posts_go_to_the_readers_once(stage: Setting, figure: Any) -> None:
     scene = stage("valkey", "sqlite")
-    for file in EXAMPLE.iterdir():
+    for file in filter(Path.is_file, EXAMPLE.iterdir()):
         shutil.copy(file, scene.directory)
     # As the README has it, but for the relay.
     said = (EXAMPLE / "README.md").read_text()
@@ -122,7 +129,9 @@ def test_the_weekly_posts_go_to_the_readers_once(stage: Setting, figure: Any) ->
     readers = {"ann@example.com": 1, "bob@example.com": 1}
     until(lambda: scene.relay.taken() == readers, 30, scene.logs)
     blog(scene.directory, *published[2:])
+    subprocess.run([sys.executable, "-c", _ON_THE_PAGE], cwd=scene.directory, check=True)
     time.sleep(1.1)  # its second must be over
+    assert "2 rows of data" in scene.run(*dry[1:]).stdout
     assert scene.json(*again[1:])["recipients"] == 2
     scene.wait_finished(4)
     assert scene.relay.taken() == {"ann@example.com": 2, "bob@example.com": 2}
