@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -34,9 +34,6 @@ from mailgate.cli.suppressed import (
     wanted,
 )
 from mailgate.cli.suppression_files import bring_in, export
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(help="Who gets no mail, and why.", no_args_is_help=True)
 
