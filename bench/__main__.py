@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import bullmq, limits, rendering, runs, steps
+from bench import bullmq, limits, memory, rendering, runs, steps
 from bench.budget import Budget
 from bench.runs import Idle, Load
 from bench.sides import Make, makers
@@ -31,6 +31,8 @@ def main() -> int:
         return steps.main(sys.argv[2:])
     if sys.argv[1:2] == ["limits"]:
         return limits.main(sys.argv[2:])
+    if sys.argv[1:2] == ["memory"]:
+        return memory.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--messages", type=int, default=20_000, help="a run of ours; 0: none")
     parser.add_argument("--plain", type=int, default=1_500, help="a run of the plain pattern")

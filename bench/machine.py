@@ -37,10 +37,13 @@ def cpu(root: int) -> float:
 
 def pss(root: int) -> float:
     """MiB of a tree, shared pages divided among their users."""
-    total = 0
-    for pid in tree(root):
-        with contextlib.suppress(OSError):
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    total += int(line.split()[1])
-    return total / 1024
+    return sum(pss_of(pid) for pid in tree(root))
+
+
+def pss_of(pid: int) -> float:
+    """MiB of one process, its share of shared pages included; 0 when it is gone."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) / 1024
+    return 0.0

@@ -94,13 +94,15 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
 }
 
 
-def show_examples(app: typer.Typer, above: str = "") -> None:
-    """Put each example at the end of its command's help."""
-    for command in app.registered_commands:
+def epilog(name: str) -> str | None:
+    """What stands at the end of a command's help; ``name`` is its words."""
+    lines = EXAMPLES.get(name)
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines) if lines else None
+
+
+def show_examples(group: typer.Typer, name: str) -> None:
+    """Put each example at the end of its command's help, in a group called ``name``."""
+    for command in group.registered_commands:
         assert command.callback is not None
-        name = command.name or command.callback.__name__.replace("_", "-")
-        if lines := EXAMPLES.get(f"{above} {name}".strip()):
-            command.epilog = "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
-    for group in app.registered_groups:
-        assert group.typer_instance is not None
-        show_examples(group.typer_instance, f"{above} {group.name}".strip())
+        own = command.name or command.callback.__name__.replace("_", "-")
+        command.epilog = epilog(f"{name} {own}") or command.epilog

@@ -1,7 +1,4 @@
-"""``mailgate``: the commands and what they are called.
-
-Owns the tree of commands and the options before them.
-"""
+"""``mailgate``: the program, and the options before its commands (``tree.py``)."""
 
 from __future__ import annotations
 
@@ -9,51 +6,13 @@ import gc
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from mailgate import __version__, failpoints
-from mailgate.cli import (
-    digests,
-    dkim,
-    doctor,
-    failures,
-    journal,
-    lanes,
-    limits,
-    messages,
-    parked,
-    pausing,
-    processes,
-    publish,
-    relays,
-    rereading,
-    rules,
-    schedules,
-    settings,
-    status,
-    studio,
-    suppressions,
-    templates,
-    up,
-    upkeep,
-)
-from mailgate.cli.examples import show_examples
 from mailgate.cli.setting import fail, setting
-
-
-class Program(TyperGroup):
-    """The whole tree; says of a wrong value what is wrong, and not how that was found out."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except typer.BadParameter as error:
-            error.message = error.message.removeprefix("Value error, ")
-            raise
-
+from mailgate.cli.tree import Program
 
 app = typer.Typer(
     name="mailgate",
@@ -110,40 +69,6 @@ def before(
     setting.path = config
     setting.log_format = log_format.value if log_format else None
     setting.log_level = log_level.value if log_level else None
-
-
-app.command()(up.up)
-app.command()(processes.intake)
-app.command()(processes.worker)
-app.command()(processes.beat)
-app.command()(processes.flower)
-app.command()(processes.inbox)
-app.command()(studio.studio)
-app.command()(publish.send)
-app.command()(status.status)
-app.command()(doctor.doctor)
-app.command()(rereading.reload)
-app.add_typer(messages.app, name="messages")
-app.add_typer(failures.app, name="failures")
-app.add_typer(parked.app, name="parked")
-app.add_typer(digests.app, name="digests")
-app.add_typer(suppressions.app, name="suppressions")
-app.add_typer(relays.app, name="relays")
-app.add_typer(limits.app, name="limits")
-app.add_typer(lanes.app, name="lanes")
-app.add_typer(pausing.app, name="pauses")
-app.command()(pausing.pause)
-app.command()(pausing.resume)
-app.add_typer(schedules.app, name="schedules")
-app.add_typer(rules.app, name="rules")
-app.add_typer(templates.app, name="templates")
-app.add_typer(dkim.app, name="dkim")
-app.add_typer(journal.db, name="db")
-app.add_typer(settings.config, name="config")
-app.command()(upkeep.clean)
-app.command()(upkeep.erase)
-app.command()(settings.contract)
-show_examples(app)
 
 
 #: Objects that may be made before the collector looks at the youngest: by default 700,
