@@ -11,6 +11,9 @@ from collections.abc import Collection, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Literal
 
+from celery.utils.nodenames import default_nodename, host_format
+from celery.worker import state
+
 from mailgate.config.shape import Config
 from mailgate.config.urls import is_loopback
 from mailgate.model.state import Lane
@@ -36,9 +39,14 @@ def worker(
 
     ``concurrency`` is the number of processes (threads in that pool), by default one
     a core. A worker for some ``lanes`` alone is capacity kept for them. ``name`` must
-    differ between workers on one host. Raises ``WorkerSettingsError``.
+    differ between workers on one host. Returns 1 when the worker ended by itself, for an
+    error that it logged. Raises ``WorkerSettingsError``.
     """
-    return _run(config, worker_arguments(concurrency, lanes, pool, loglevel, name))
+    options = worker_options(concurrency, lanes, pool, loglevel, name)
+    made = _app(config).Worker(**options)
+    made.start()
+    # Ctrl-C is no failure, though Celery's code for it is one.
+    return 0 if state.should_stop is not None else int(made.exitcode or 0)
 
 
 def beat(config: Config, *, loglevel: str = "info") -> int:
@@ -47,7 +55,8 @@ def beat(config: Config, *, loglevel: str = "info") -> int:
     # Loads what beat's signal handler uses: a signal in the middle of that import fails.
     _ = celery_app.app.amqp
     import_module("mailgate.worker.clock")
-    return _run(config, ["beat", f"--loglevel={loglevel}"])
+    _app(config).Beat(loglevel=loglevel, quiet=True).run()
+    return 0
 
 
 def flower(
@@ -65,17 +74,18 @@ def flower(
     no password in any case. Raises ``WorkerSettingsError`` when it would show the rest to
     other machines without one.
     """
-    return _run(config, flower_arguments(address, port, basic_auth, read_only, environ))
+    arguments = flower_arguments(address, port, basic_auth, read_only, environ)
+    return int(_app(config).start(["--quiet", *arguments]) or 0)
 
 
-def worker_arguments(
+def worker_options(
     concurrency: int | None,
     lanes: Collection[Lane],
     pool: Pool,
     loglevel: str,
     name: str | None,
-) -> list[str]:
-    """Celery's arguments for a worker."""
+) -> dict[str, Any]:
+    """What Celery's worker is made with."""
     wanted = [lane for lane in Lane if lane in lanes]
     if not wanted:
         raise WorkerSettingsError("a worker needs at least one lane")
@@ -84,19 +94,18 @@ def worker_arguments(
         name = f"mailgate{only}"
     # One that is kept for urgent mail does nothing else.
     chores = [] if wanted == [Lane.HIGH] else [CHORES]
-    arguments = [
-        "worker",
-        f"--hostname={name}@%h",
-        f"--queues={','.join([*(queue_name(lane) for lane in wanted), *chores])}",
-        f"--pool={pool}",
-        f"--loglevel={loglevel}",
+    return {
+        "hostname": host_format(default_nodename(f"{name}@%h")),
+        "queues": [*(queue_name(lane) for lane in wanted), *chores],
+        "pool_cls": pool,
+        "concurrency": concurrency,
+        "loglevel": loglevel,
+        "optimization": "default",
         # Workers have nothing to say to each other, and mingle costs a second at the start.
-        "--without-gossip",
-        "--without-mingle",
-    ]
-    if concurrency is not None:
-        arguments.append(f"--concurrency={concurrency}")
-    return arguments
+        "without_gossip": True,
+        "without_mingle": True,
+        "quiet": True,
+    }
 
 
 def flower_arguments(
@@ -131,8 +140,13 @@ def flower_arguments(
     return arguments
 
 
-def _run(config: Config, arguments: list[str]) -> int:
+def _app(config: Config) -> Any:
+    """Celery's app with the configuration; raises ``WorkerSettingsError``.
+
+    Worker and beat are made from it, as Celery's command line makes them: that itself
+    imports a shell for the terminal and each plug-in, Flower among them, for 10 MiB and
+    a third of a second.
+    """
     celery_settings(config)  # refuses now, with a message, and not inside Celery
     celery_app.use(config)
-    app: Any = celery_app.app  # the stubs say that start never returns
-    return int(app.start(["--quiet", *arguments]) or 0)
+    return celery_app.app

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from mailgate.model.state import Lane
-from mailgate.worker.command import flower_arguments, worker_arguments
+from mailgate.worker.command import flower_arguments, worker_options
 from mailgate.worker.settings import WorkerSettingsError
+
+HOST = socket.gethostname()
 
 
 def test_a_worker_takes_every_lane_highest_first() -> None:
-    found = worker_arguments(None, set(Lane), "prefork", "info", None)
-    assert "--queues=mailgate.high,mailgate.normal,mailgate.bulk,mailgate.chores" in found
-    assert "--hostname=mailgate@%h" in found
-    assert not [a for a in found if a.startswith("--concurrency")]
+    found = worker_options(None, set(Lane), "prefork", "info", None)
+    every = ["mailgate.high", "mailgate.normal", "mailgate.bulk", "mailgate.chores"]
+    assert found["queues"] == every
+    assert found["hostname"] == f"mailgate@{HOST}"
+    assert found["concurrency"] is None
 
 
 def test_a_worker_for_some_lanes_has_a_name_of_its_own() -> None:
-    found = worker_arguments(1, [Lane.NORMAL, Lane.HIGH], "prefork", "info", None)
-    assert "--queues=mailgate.high,mailgate.normal,mailgate.chores" in found
-    assert "--queues=mailgate.high" in worker_arguments(1, [Lane.HIGH], "prefork", "info", None)
-    assert "--hostname=mailgate-high-normal@%h" in found
-    assert "--concurrency=1" in found
-    assert "--hostname=two@%h" in worker_arguments(1, [Lane.HIGH], "prefork", "info", "two")
+    found = worker_options(1, [Lane.NORMAL, Lane.HIGH], "prefork", "info", None)
+    assert found["queues"] == ["mailgate.high", "mailgate.normal", "mailgate.chores"]
+    assert found["hostname"] == f"mailgate-high-normal@{HOST}"
+    assert found["concurrency"] == 1
+    urgent = worker_options(1, [Lane.HIGH], "prefork", "info", "two")
+    assert urgent["queues"] == ["mailgate.high"]
+    assert urgent["hostname"] == f"two@{HOST}"
 
 
 def test_a_worker_without_a_lane_is_refused() -> None:
     with pytest.raises(WorkerSettingsError, match="at least one lane"):
-        worker_arguments(None, [], "prefork", "info", None)
+        worker_options(None, [], "prefork", "info", None)
 
 
 def test_flower_stays_on_this_machine_and_only_looks() -> None:
