@@ -83,7 +83,7 @@ class Templates(Section):
 
 class Worker(Section):
     conversations: int = Field(
-        50, ge=1, le=1000, description="SMTP conversations open at once in a worker process."
+        100, ge=1, le=1000, description="SMTP conversations open at once in a worker process."
     )
     reserved: float = Field(
         0.1,

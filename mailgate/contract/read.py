@@ -29,6 +29,7 @@ from mailgate.contract.faults import (
 from mailgate.contract.rules import between, canonical
 from mailgate.contract.strict_json import parse
 from mailgate.contract.submission import NAME, PATTERNS, Submission
+from mailgate.model.plain import canonical as canonical_bytes
 
 _FIELDS = tuple(f.alias or name for name, f in Submission.model_fields.items())
 _OF_COMMANDS = tuple(Command.model_fields)
@@ -120,13 +121,10 @@ def _command(document: dict[str, Any], found: list[tuple[Place, Fault]]) -> Comm
     return command
 
 
-_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), check_circular=False).encode
-
-
 def body_hash(document: Mapping[str, Any]) -> str:
     """32 hex digits over what was said: neither key order, spacing nor the trace counts."""
     said = {k: v for k, v in document.items() if k != "traceparent"}
-    return blake2b(_canonical(said).encode("ascii"), digest_size=16).hexdigest()
+    return blake2b(canonical_bytes(said), digest_size=16).hexdigest()
 
 
 def remainder(body: bytes, submission: Submission) -> bytes:

@@ -333,12 +333,19 @@ class Submission(Part):
     @property
     def refused(self) -> tuple[RefusedRecipient, ...]:
         """The entries of ``recipients`` that were left out, each with its faults."""
-        return self._refused
+        found: tuple[RefusedRecipient, ...] = self._own("_refused")
+        return found
 
     @property
     def body_hash(self) -> str:
         """The hash over all that was said (``read.body_hash``), also over what was refused."""
-        return self._body_hash
+        found: str = self._own("_body_hash")
+        return found
+
+    def _own(self, name: str) -> Any:
+        # As pydantic finds a private attribute, without its four steps on the way there.
+        assert self.__pydantic_private__ is not None
+        return self.__pydantic_private__[name]
 
     def identity(self) -> str | None:
         """By what a repeat is known, if the producer gave anything: the key, else the id."""

@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 
 from mailgate.contract.event import MAX_REPLY, VERSION
 from mailgate.journal.outbox import Told
+from mailgate.model import plain
 from mailgate.model.ids import spell
 from mailgate.model.state import FINAL
 
 _FINAL = {state.value for state in FINAL}
 _ABOUT_MESSAGES = frozenset({"accepted", "conflict", "parked", "state"})
-_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_json = plain.written
 
 
 class Post(NamedTuple):

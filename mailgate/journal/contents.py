@@ -6,7 +6,6 @@ claims: ``queue`` does.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ import sqlalchemy as sa
 
 from mailgate.journal.database import Database, packed
 from mailgate.journal.letters import read_letter
+from mailgate.model import plain
 from mailgate.model.address import Address
 from mailgate.model.message import Attachment, Claim
 from mailgate.model.state import Lane
@@ -80,7 +80,7 @@ class Contents:
         bodies: dict[int, dict[str, Any]] = {}
         for row in found.values():
             if row.message_id not in bodies:
-                bodies[row.message_id] = json.loads(row.body)
+                bodies[row.message_id] = plain.read(row.body)
         stored = self._rendered(connection, [row.id for row in found.values() if row.attempts])
         files = self._attached(connection, [m for m, body in bodies.items() if body.get("files")])
         claims = []
@@ -134,7 +134,7 @@ def _claim(
             date=max(row.accepted_at, row.send_at or 0),
             kind=row.kind,
             address=address,
-            own=json.loads(row.own) if row.own else None,
+            own=plain.read(row.own) if row.own else None,
             files=files,
         ),
         mail_from=body["mail_from"],

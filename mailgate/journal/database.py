@@ -8,7 +8,6 @@ the tables mean, and never runs on the event loop's thread.
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import sqlite3
 import threading
@@ -19,6 +18,8 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from mailgate.model.plain import written
 
 T = TypeVar("T")
 
@@ -231,7 +232,7 @@ class Database:
 
 def packed(rows: Sequence[Sequence[Any]]) -> str:
     """The JSON text that ``Database.rows`` reads."""
-    return json.dumps(rows, ensure_ascii=False, separators=(",", ":"), default=str)
+    return written(rows)
 
 
 def packs(rows: Sequence[Sequence[Any]]) -> Iterator[str]:

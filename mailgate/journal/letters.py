@@ -5,17 +5,13 @@ Owns the spelling of ``messages.body`` in both directions. Never renders.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mailgate.model import plain
 from mailgate.model.address import Address
 from mailgate.model.ids import spell
 from mailgate.model.message import Attachment, Letter, Unsubscribe
-
-# Made once: ``json.dumps`` with options makes an encoder for each text. Nothing is circular
-# that has been read from JSON.
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
 
 def letter_text(
@@ -55,7 +51,7 @@ def letter_text(
         "files": files,
     }
     lean = {k: v for k, v in said.items() if v or k in ("data", "mail_from", "subject", "text")}
-    return _encode(lean)
+    return plain.written(lean)
 
 
 def digest_text(
@@ -75,7 +71,7 @@ def digest_text(
     said |= {"template": template, "data": data}
     if locale:
         said["locale"] = locale
-    return json.dumps(said, ensure_ascii=False, separators=(",", ":"))
+    return plain.written(said)
 
 
 def read_letter(

@@ -69,7 +69,12 @@ def may_be_target(words: str) -> bool:
 
 
 def _link(found: re.Match[str]) -> str:
-    words, target = found[1].strip(" \n"), found[2].strip(" \n")
+    return link(found[1], found[2])
+
+
+def link(words: str, target: str) -> str:
+    """One link as ``finish`` writes it."""
+    words, target = words.strip(" \n"), target.strip(" \n")
     if not words:
         return target
     if may_be_target(words) and target in (words, f"mailto:{words}", f"tel:{words}"):
