@@ -7,12 +7,14 @@ delivery by lane, draining. Never knows Celery: ``worker`` drives it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from mailgate.config.faults import ConfigError
 from mailgate.config.relays import Relay, Secret
 from mailgate.config.reloading import Renewal
 from mailgate.config.sandbox import VIEWER
@@ -28,7 +30,7 @@ from mailgate.delivery.vitals import Vitals
 from mailgate.dispatch.lanes import kept_for_urgent, lanes_of
 from mailgate.dispatch.recall import recall
 from mailgate.dispatch.take import Taker
-from mailgate.events.publisher import PATIENT, Publisher
+from mailgate.events.publisher import PATIENT, Publisher, outlet
 from mailgate.journal import revision
 from mailgate.journal.database import Database, JournalAway
 from mailgate.journal.facts import hmac_key
@@ -36,7 +38,6 @@ from mailgate.journal.permits import JournalLimiter
 from mailgate.journal.queue import Queue
 from mailgate.journal.recent import nothing_sent
 from mailgate.limits.memory import Use
-from mailgate.limits.redis import RedisLimiter
 from mailgate.limits.rules import Limiter, LimiterAway
 from mailgate.metrics import families
 from mailgate.metrics.board import Board
@@ -51,7 +52,6 @@ from mailgate.operations.mending import Release, keep_fresh, release_when_due
 from mailgate.operations.reloading import Reloader, Source
 from mailgate.render.catalogue import built_in_root
 from mailgate.render.dkim import Signer
-from mailgate.render.dkim_keys import read_keys
 from mailgate.render.errors import RenderError
 from mailgate.render.renderer import Renderer
 from mailgate.render.shelf import Shelf
@@ -151,15 +151,14 @@ class Gateway:
 
         ``board`` is where the process hangs out its metrics, ``tracing`` takes its spans.
         """
-        roots = (*config.templates.path, built_in_root())
         return cls(
             config,
             ring=ring,
             passwords=passwords or {},
             password=password,
-            shelf=Shelf(roots, default_locale=config.default_locale),
+            shelf=_shelf(config),
             limiter=lambda database, current: open_limiter(config, database, current),
-            signer=read_keys(config.dkim).signer(),
+            signer=_signer(config),
             board=board,
             tracing=tracing,
             source=source,
@@ -422,6 +421,33 @@ def _kept(config: Config) -> dict[str, int]:
     return {n: kept_for_urgent(r.max_connections, reserved) for n, r in config.relays.items()}
 
 
+def _shelf(config: Config) -> Shelf:
+    roots = (*config.templates.path, built_in_root())
+    return Shelf(roots, default_locale=config.default_locale)
+
+
+def _signer(config: Config) -> Signer | None:
+    if not config.dkim:
+        return None
+    # Here and not above: most have no keys, and OpenSSL's wrapping is 8 MiB.
+    from mailgate.render.dkim_keys import read_keys
+
+    return read_keys(config.dkim).signer()
+
+
+def preload(config: Config) -> None:
+    """Import and read what every gateway of ``config`` will, so that forks share it.
+
+    Opens no connection and starts no thread. What cannot be read is for the gateway to say.
+    """
+    outlet(config)
+    if limiter_url(config) != "journal":
+        import mailgate.limits.redis  # noqa: F401
+    with contextlib.suppress(OSError, ConfigError):
+        _shelf(config)
+        _signer(config)
+
+
 def open_limiter(
     config: Config, database: Database, current: Callable[[], Config] | None = None
 ) -> Limiter:
@@ -432,6 +458,7 @@ def open_limiter(
     url = limiter_url(config)
     if url == "journal":
         return JournalLimiter(database)
+    from mailgate.limits.redis import RedisLimiter
 
     async def nothing_given() -> bool:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import Connection
 
-from mailgate.journal.tables import metadata
+from mailgate.journal.tables import whole
 
 connection: Connection | None = context.config.attributes.get("connection")
 if connection is None:
@@ -13,7 +13,7 @@ if connection is None:
 
 context.configure(
     connection=connection,
-    target_metadata=metadata,
+    target_metadata=whole(),
     # SQLite cannot alter most things in place.
     render_as_batch=connection.dialect.name == "sqlite",
     compare_type=True,

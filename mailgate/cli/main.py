@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from mailgate import __version__, failpoints
+from mailgate import __version__, failpoints, tracing
 from mailgate.cli.setting import fail, setting
 from mailgate.cli.tree import Program
 
@@ -79,6 +79,7 @@ _YOUNG = 20_000
 def main() -> None:
     """The program's entry point."""
     gc.set_threshold(_YOUNG, 20, 20)
+    tracing.withhold()
     app()
 
 

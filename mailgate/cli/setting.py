@@ -110,6 +110,8 @@ def passwords(config: Config) -> Mapping[str, Secret]:
 
 def check_keys(config: Config) -> None:
     """Warn about the keys that sign mail; one that cannot sign ends the program."""
+    if not config.dkim:
+        return
     from mailgate.render.dkim_keys import read_keys
 
     keys = read_keys(config.dkim)

@@ -24,8 +24,6 @@ from mailgate.config.urls import mask
 from mailgate.contract.event import UNKNOWN
 from mailgate.events.document import Post, post
 from mailgate.events.outlet import Outlet, OutletAway, is_amqp
-from mailgate.events.rabbitmq import RabbitOutlet
-from mailgate.events.redis import RedisOutlet
 from mailgate.journal.database import Connection, Database, JournalAway
 from mailgate.journal.outbox import BATCH, Outbox, Told, free
 from mailgate.metrics import families
@@ -59,9 +57,14 @@ class Batch:
 
 def outlet(config: Config) -> Outlet:
     """The way out that the configuration names; nothing is connected yet."""
+    # Each imports its broker's client, and nobody needs both.
     url = config.events_url
     if is_amqp(url):
+        from mailgate.events.rabbitmq import RabbitOutlet
+
         return RabbitOutlet(url)
+    from mailgate.events.redis import RedisOutlet
+
     return RedisOutlet(url, config.events.max_length)
 
 

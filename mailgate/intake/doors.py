@@ -12,10 +12,6 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from mailgate.intake.door import Door, Trouble
-from mailgate.intake.rabbitmq import RabbitDoor
-from mailgate.intake.redis import IDLE
-from mailgate.intake.redis_list import ListDoor
-from mailgate.intake.redis_stream import StreamDoor
 
 
 def open_doors(
@@ -24,7 +20,7 @@ def open_doors(
     *,
     own: Mapping[str, str] | None = None,
     batch: int = 500,
-    idle: float = IDLE,
+    idle: float | None = None,
     trouble: Trouble | None = None,
 ) -> list[Door]:
     """The doors of a broker URL, not yet opened: one a queue on RabbitMQ, two on Redis.
@@ -32,10 +28,13 @@ def open_doors(
     ``own`` holds the producers' own queues, each with whose it is. Each
     door is received from by a task of its own. ``url`` may hold several URLs
     separated by ``;`` for failover; ``batch`` sizes the AMQP prefetch; ``idle`` is
-    after how many seconds a silent Redis consumer's deliveries are taken over;
+    after how many seconds a silent Redis consumer's deliveries are taken over (``redis.IDLE``);
     ``trouble`` is told about lost brokers (a logger's warning by default).
     """
+    # Each imports its broker's client, and nobody needs both.
     if urlsplit(url.split(";")[0]).scheme in ("amqp", "amqps"):
+        from mailgate.intake.rabbitmq import RabbitDoor
+
         shared = RabbitDoor(url, queue, prefetch=batch, trouble=trouble)
         return [
             shared,
@@ -44,6 +43,11 @@ def open_doors(
                 for name, producer in (own or {}).items()
             ),
         ]
+    from mailgate.intake.redis import IDLE
+    from mailgate.intake.redis_list import ListDoor
+    from mailgate.intake.redis_stream import StreamDoor
+
+    idle = IDLE if idle is None else idle
     doors: list[Door] = []
     for name, whose in [(queue, None), *(own or {}).items()]:
         stream = name.replace(".", ":")

@@ -23,7 +23,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from mailgate.journal.database import JournalAway, plain
-from mailgate.journal.tables import metadata
+from mailgate.journal.tables import whole
 
 
 def scripts() -> Path:
@@ -120,6 +120,6 @@ def differences(url: str) -> list[object]:
     try:
         with engine.connect() as connection:
             context = MigrationContext.configure(connection, opts={"compare_type": True})
-            return list(compare_metadata(context, metadata))
+            return list(compare_metadata(context, whole()))
     finally:
         engine.dispose()

@@ -25,6 +25,11 @@ from sqlalchemy import (
     text,
 )
 
+#: What ``info`` says of an index (which rows it holds) and of a table (SQLite's own word).
+#: In their own place they would have SQLAlchemy import PostgreSQL's dialect where the journal
+#: is SQLite, and the other way round: 3 MiB in every process. ``whole`` puts them there.
+WHERE, AUTOINCREMENT = "where", "autoincrement"
+
 metadata = MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
@@ -70,15 +75,13 @@ messages = Table(
 Index(
     "ix_messages_unacked",
     messages.c.body_hash,
-    postgresql_where=text("unacked IS NOT NULL"),
-    sqlite_where=text("unacked IS NOT NULL"),
+    info={WHERE: "unacked IS NOT NULL"},
 )
 
 Index(
     "ix_messages_own_id",
     messages.c.own_id,
-    postgresql_where=text("own_id IS NOT NULL"),
-    sqlite_where=text("own_id IS NOT NULL"),
+    info={WHERE: "own_id IS NOT NULL"},
 )
 
 attachments = Table(
@@ -150,21 +153,18 @@ Index(
     recipients.c.state,
     recipients.c.due_at,
     recipients.c.id,
-    postgresql_where=text(WAITING_SQL),
-    sqlite_where=text(WAITING_SQL),
+    info={WHERE: WAITING_SQL},
 )
 Index(
     "ix_recipients_lease",
     recipients.c.lease_id,
-    postgresql_where=text("state = 'sending'"),
-    sqlite_where=text("state = 'sending'"),
+    info={WHERE: "state = 'sending'"},
 )
 Index(
     "ix_recipients_trouble",
     recipients.c.state,
     recipients.c.changed_at,
-    postgresql_where=text(TROUBLE_SQL),
-    sqlite_where=text(TROUBLE_SQL),
+    info={WHERE: TROUBLE_SQL},
 )
 
 attempts = Table(
@@ -206,7 +206,7 @@ events = Table(
     Column("at", BigInteger, nullable=False),
     Column("detail", Text),
     # No number is ever given again: what was published is told by it.
-    sqlite_autoincrement=True,
+    info={AUTOINCREMENT: True},
 )
 
 #: How far events were published, and who publishes: one row (``journal.outbox``).
@@ -270,8 +270,7 @@ orders = Table(
 Index(
     "ix_orders_waiting",
     orders.c.message_id,
-    postgresql_where=text("waiting"),
-    sqlite_where=text("waiting"),
+    info={WHERE: "waiting"},
 )
 
 #: Up to when each schedule's fires are written down (``journal.schedules``).
@@ -471,3 +470,15 @@ facts = Table(
     Column("name", String(63), primary_key=True),
     Column("value", Text, nullable=False),
 )
+
+
+def whole() -> MetaData:
+    """The tables with all that making or comparing them needs."""
+    for table in metadata.tables.values():
+        if table.info.get(AUTOINCREMENT):
+            table.dialect_options["sqlite"]["autoincrement"] = True
+        for index in table.indexes:
+            if WHERE in index.info:
+                for dialect in ("postgresql", "sqlite"):
+                    index.dialect_options[dialect]["where"] = text(index.info[WHERE])
+    return metadata

@@ -24,7 +24,6 @@ from mailgate.render.errors import RenderError
 
 #: As the schema's pattern for amounts should be: no exponent, no grouping.
 _AMOUNT = re.compile(r"-?\d{1,15}(?:\.\d{1,9})?")
-_CURRENCIES = frozenset(numbers.list_currencies())
 #: RFC 3339, section 5.6; the date alone is its full-date.
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _DATE_TIME = re.compile(
@@ -38,6 +37,12 @@ _KEPT = 4096
 Style = Literal["short", "medium", "long", "full"]
 
 
+@lru_cache(1)
+def _currencies() -> frozenset[str]:
+    """Not at import: who formats nothing does without babel's global data (2 MiB)."""
+    return frozenset(numbers.list_currencies())
+
+
 @pass_context
 def money(context: Context, value: Any, currency: Any, locale: str | None = None) -> str:
     """``"1234.5"|money("EUR")`` is ``€1,234.50`` in English and ``1.234,50 €`` in German.
@@ -47,7 +52,7 @@ def money(context: Context, value: Any, currency: Any, locale: str | None = None
     """
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise RenderError("data_invalid", "|money was given neither text nor a number")
-    if not isinstance(currency, str) or currency not in _CURRENCIES:
+    if not isinstance(currency, str) or currency not in _currencies():
         raise RenderError("data_invalid", "|money was given no currency such as EUR")
     if isinstance(value, float):
         value = f"{value:.{numbers.get_currency_precision(currency)}f}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from mailgate import __version__
+from mailgate import __version__, tracing
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -43,6 +43,7 @@ class Tracing:
 
         Call it after a fork. Raises ``TracingMissing``.
         """
+        tracing.allow()
         try:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
             from opentelemetry.sdk.resources import Resource

@@ -7,6 +7,7 @@ no configuration. Never holds more than a line of any task.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import inspect
@@ -15,6 +16,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -95,15 +97,15 @@ class _Process:
         self.board: Board | None = None
         self.when_ready: list[Callable[[], None]] = []
         self.factory: Factory = _build_gateway
-        self._prepare: Callable[[], None] = _prepare_gateway
+        self._prepare: Callable[[Config], None] = _prepare_gateway
 
     def prepare(self) -> None:
         """In the worker's main process, before its pool starts."""
-        self._prepare()
+        self._prepare(config())
 
     def install(self, factory: Factory) -> None:
         self.factory = factory
-        self._prepare = lambda: None
+        self._prepare = lambda _config: None
 
     def bridge(self) -> Bridge:
         """The bridge of this process, started at first use."""
@@ -160,13 +162,17 @@ class _Process:
             self._doorbell.close(timeout=LAST_RINGS)
 
 
-def _prepare_gateway() -> None:
-    """Before a fork: import what the children need, once for all of them.
+def _prepare_gateway(config: Config) -> None:
+    """Before a fork: import and read what the children need, once for all of them.
 
     What is frozen the collector never touches again, so that its pages stay shared.
     """
-    import mailgate.gateway  # noqa: F401
+    from mailgate.gateway import preload
 
+    preload(config)
+    with contextlib.suppress(ImportError):
+        # billiard has it read a line of C in each child, to call prctl.
+        import_module("cffi.cparser")
     gc.collect()
     gc.freeze()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from mailgate.journal.tables import metadata
+from mailgate.journal.tables import whole
 from mailgate.limits.rules import Limiter
 from tests.contract.limits.stores import opened
 
@@ -29,7 +29,7 @@ def made(kind: str, request: pytest.FixtureRequest, directory: Path) -> str:
     with engine.connect() as connection:
         if kind == "sqlite":
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-        metadata.create_all(connection)
+        whole().create_all(connection)
         connection.commit()
     engine.dispose()
     return url

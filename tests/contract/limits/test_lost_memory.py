@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from mailgate.config.terms import Rate
-from mailgate.journal.tables import metadata
+from mailgate.journal.tables import whole
 from mailgate.limits.memory import Use
 from mailgate.limits.redis import RedisLimiter, clients
 from mailgate.limits.rules import MAX_HORIZON, Ask, Grant, Limiter, LimiterAway, Refusal
@@ -310,7 +310,7 @@ async def test_a_journal_that_is_away_gives_nothing_and_comes_back_by_itself(
     postgres_server: Postgres, postgres_url: str
 ) -> None:
     engine = sa.create_engine(postgres_url)
-    metadata.create_all(engine)
+    whole().create_all(engine)
     with engine.begin() as connection:
         # The tests' server may forget its last commits; a real one may not.
         name = sa.make_url(postgres_url).database
