@@ -27,15 +27,13 @@ from mailgate.contract.faults import (
     shortened,
 )
 from mailgate.contract.rules import between, canonical
-from mailgate.contract.strict_json import parse
+from mailgate.contract.strict_json import KEY, parse
 from mailgate.contract.submission import NAME, PATTERNS, Submission
 from mailgate.model.plain import canonical as canonical_bytes
 
 _FIELDS = tuple(f.alias or name for name, f in Submission.model_fields.items())
 _OF_COMMANDS = tuple(Command.model_fields)
 _PRODUCER = re.compile(NAME)
-#: A key that could be read: one line of characters that every store can hold.
-_KEY = re.compile(rf"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{{1,{fields.MAX_KEY}}}")
 
 #: What may stand as content encoding and changes nothing (kombu calls the charset so).
 _NO_ENCODING = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii", "identity", "binary", "8bit"})
@@ -194,8 +192,8 @@ def _refusal(raw: Mapping[str, Any], found: list[tuple[Place, Fault]]) -> Refusa
     return Refusal(
         shortened(faults),
         producer=_legible(raw.get("producer"), _PRODUCER),
-        id=_legible(raw.get("id"), _KEY),
-        idempotency_key=_legible(raw.get("idempotency_key"), _KEY),
+        id=_legible(raw.get("id"), KEY),
+        idempotency_key=_legible(raw.get("idempotency_key"), KEY),
     )
 
 

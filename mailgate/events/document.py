@@ -8,13 +8,13 @@ against the schema and the model.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from mailgate.contract.event import MAX_REPLY, VERSION
+from mailgate.contract.strict_json import KEY, parse
 from mailgate.journal.outbox import Told
 from mailgate.model import plain
 from mailgate.model.ids import spell
@@ -182,13 +182,10 @@ def _answer(detail: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read(body: bytes | None) -> dict[str, Any]:
     """What a document that was refused calls itself, if that much of it can be read."""
-    try:
-        said = json.loads(body or b"")
-    except (ValueError, RecursionError):
-        return {}
+    said, _ = parse(body or b"")
     out = {}
     for name, key in (("id", "own_id"), ("idempotency_key", "idempotency_key")):
         value = said.get(name) if isinstance(said, dict) else None
-        if isinstance(value, str) and 0 < len(value) <= 256:
+        if isinstance(value, str) and KEY.fullmatch(value):
             out[key] = value
     return out

@@ -12,8 +12,9 @@ import asyncio
 import logging
 import secrets
 import time
+import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +29,7 @@ from mailgate.journal.database import Connection, Database, JournalAway
 from mailgate.journal.outbox import BATCH, Outbox, Told, free
 from mailgate.metrics import families
 from mailgate.metrics.tally import Tally
+from mailgate.model.ids import spell
 
 #: Seconds between two looks: while something goes on, when nothing has for a while, and
 #: when there is so much that a larger batch is cheaper.
@@ -53,6 +55,22 @@ class Batch:
     posts: tuple[Post, ...]
     reached: int
     read: int
+    #: What no document could be made of, and why: nothing waits for it.
+    unfit: tuple[tuple[Told, str], ...] = ()
+
+
+def made(found: Iterable[Told], reached: int, read: int) -> Batch:
+    """Documents of what was read; an event that none can be made of stands aside."""
+    posts: list[Post] = []
+    unfit: list[tuple[Told, str]] = []
+    for told in found:
+        try:
+            posts.append(post(told))
+        except Exception as error:  # noqa: BLE001 - a fault of ours; the others' news goes on
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            # Not the error's own words: they may quote what somebody wrote.
+            unfit.append((told, f"{type(error).__name__} in {place.name}, line {place.lineno}"))
+    return Batch(tuple(posts), reached, read, tuple(unfit))
 
 
 def outlet(config: Config) -> Outlet:
@@ -176,6 +194,7 @@ class Publisher:
 
     async def _send(self, out: Outlet, before: int, batch: Batch) -> bool:
         """Publish a batch and write it down; false when another publishes by now."""
+        await self._set_aside(batch)
         refused: dict[str, int] = {}
         whose: frozenset[str | None] = frozenset()
         if batch.posts:
@@ -207,12 +226,24 @@ class Publisher:
 
     def _batch(self, connection: Connection, after: int) -> Batch:
         found = self._outbox.next(connection, after)
-        posts = tuple(
-            post(told)
+        told = (
+            told
             for told in found
             if self._wanted(told) and (told.producer or UNKNOWN) not in self._behind
         )
-        return Batch(posts, found[-1].id if found else after, len(found))
+        return made(told, found[-1].id if found else after, len(found))
+
+    async def _set_aside(self, batch: Batch) -> None:
+        """Write down which events nobody is told of; again, should we die before the mark."""
+        if not batch.unfit:
+            return
+        unfit = [(told.id, spell(told.message_id), why) for told, why in batch.unfit]
+        await self._database.run(partial(self._outbox.set_aside, unfit=unfit))
+        for number, message, why in unfit:
+            _log.error(
+                "no document can be made of an event: it is set aside, the others go on",
+                extra={"event_number": number, "message_id": message, "error": why},
+            )
 
     def _wanted(self, told: Told) -> bool:
         return self._config.tells(told.kind, told.producer)
@@ -229,13 +260,13 @@ class Publisher:
         def read(connection: Connection) -> Batch:
             found = self._outbox.between(connection, after, reached)
             theirs = (t for t in found if (t.producer or UNKNOWN) == producer and self._wanted(t))
-            posts = tuple(post(told) for told in theirs)
-            return Batch(posts, found[-1].id if found else reached, len(found))
+            return made(theirs, found[-1].id if found else reached, len(found))
 
         batch = await self._database.read(read)
         if batch.posts and await out.send(batch.posts):
             self._again[producer] = time.monotonic() + _REFUSED_AGAIN
             return
+        await self._set_aside(batch)
         if batch.read < BATCH:
             work = self._outbox.caught_up
             await self._database.run(lambda c: work(c, producer, after, reached))

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from mailgate.journal.database import Database, packed
+from mailgate.journal.tables import actions
 from mailgate.model.ids import unspell
 
 #: A parked document up to this size is read for what its author calls it.
@@ -169,6 +170,24 @@ class Outbox:
         if reached > before:
             connection.execute(_PUBLISHED, {"second": now // 1000, "reached": reached})
         return True
+
+    def set_aside(self, connection: sa.Connection, unfit: Sequence[tuple[int, str, str]]) -> None:
+        """Write down events that are not told: number, message and why, among the actions."""
+        at = self._database.now()
+        connection.execute(
+            actions.insert(),
+            [
+                {
+                    "at": at,
+                    "who": "mailgate",
+                    "verb": "event-aside",
+                    "reason": why,
+                    "detail": json.dumps({"event": number, "message": message}),
+                    "count": 1,
+                }
+                for number, message, why in unfit
+            ],
+        )
 
     # --- producers that stay behind ---------------------------------------------------
 

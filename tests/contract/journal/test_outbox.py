@@ -216,6 +216,14 @@ def test_a_parked_document_is_told_to_whoever_it_is_from(journal: Rig, reader: R
     assert len({one["id"] for one in found}) == 3
 
 
+@pytest.mark.parametrize("name", ["\\ud800", "\\u0000", "\\u001b[2J", "\\u2028", "x" * 257])
+def test_a_name_that_nobody_can_hold_is_not_told(journal: Rig, reader: Reader, name: str) -> None:
+    body = f'{{"id": "{name}", "idempotency_key": "{name}"}}'.encode()
+    journal.store(refused=[NewParked("amqp:m-7", "amqp", "invalid", "[]", body, "shop")])
+    [told] = reader.documents()
+    assert told["message"] == {"identity": "amqp:m-7"}
+
+
 def test_what_was_parked_and_is_deleted_takes_its_event_along(journal: Rig, reader: Reader) -> None:
     journal.store(refused=[NewParked("x", "test", "invalid", "[]", b"{}", None)])
     journal.sql("UPDATE parked SET state = 'discarded', resolved_at = 1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
@@ -211,6 +212,23 @@ async def test_a_refused_producer_waits_alone_and_catches_up(
         await until(lambda: client.xlen("mailgate:events:shop") >= 3)
         told = [fields["event"] for _, fields in client.xrange("mailgate:events:shop")]
     assert [t.partition('"identity":"key:')[2][0] for t in told] == ["a", "c", "e"]
+
+
+async def test_an_event_without_a_document_is_set_aside_and_the_others_go_on(
+    valkey: Valkey, journal: Rig, run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal.store(arrival("a"), arrival("b"), arrival("c"))
+    # A time that no calendar has.
+    journal.sql("UPDATE events SET at = 999999999999999999 WHERE id = 2")
+    run(journal, valkey.broker_url)
+    await until(lambda: nothing_waits(journal))
+    with redis.Redis.from_url(valkey.socket_url, decode_responses=True) as client:
+        told = [fields["event"] for _, fields in client.xrange("mailgate:events:shop")]
+    assert [t.partition('"identity":"key:')[2][0] for t in told] == ["a", "c"]
+    reason, detail = journal.one("SELECT reason, detail FROM actions WHERE verb = 'event-aside'")
+    assert reason.startswith("ValueError in _second")
+    assert json.loads(detail)["event"] == 2
+    assert "no document can be made of an event" in caplog.text
 
 
 @pytest.mark.parametrize(
