@@ -95,7 +95,13 @@ def intake() -> None:
             fresh = asyncio.create_task(keep_fresh(shelf, lambda _names: None))
             telling = asyncio.create_task(publisher.run())
             await serve(
-                open_doors(url, config.intake.queue, own=config.queues, batch=config.intake.batch),
+                open_doors(
+                    url,
+                    config.intake.queue,
+                    own=config.queues,
+                    batch=config.intake.batch,
+                    most_bytes=config.intake.batch_bytes,
+                ),
                 accept,
                 bell.ring,
                 stop,

@@ -51,6 +51,11 @@ class Intake(Section):
         description="The AMQP queue; on Redis its dots become colons: stream and list.",
     )
     batch: int = Field(500, ge=1, le=5000, description="Most deliveries in one transaction.")
+    batch_bytes: int = Field(
+        16 * 2**20,
+        ge=2**20,
+        description="Most bytes a door has in hand, or one delivery if that is larger.",
+    )
     max_bytes: int = Field(
         16 * 2**20, ge=1024, description="A larger message is parked unread (bytes)."
     )

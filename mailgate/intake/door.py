@@ -16,6 +16,8 @@ Trouble = Callable[[str], None]
 
 FIRST_WAIT = 0.1
 LONGEST_WAIT = 10.0
+#: Bytes that a door gives at once and has in hand, unless it is told otherwise.
+BATCH_BYTES = 16 * 2**20
 
 
 class DoorClosed(Exception):
@@ -56,12 +58,17 @@ class Door(Protocol):
     async def receive(self, most: int, wait: float) -> Sequence[Delivery]:
         """At once what is there, up to ``most``; else the first within ``wait`` seconds.
 
+        What comes together ends when it reaches the door's bytes (a Redis stream is read by
+        fours), so that large ones come a few at a time.
+
         Empty when nothing came or the broker is away. Raises ``DoorClosed``.
         """
 
-    async def done(self, deliveries: Sequence[Delivery]) -> bool:
+    async def done(self, deliveries: Sequence[Delivery]) -> bool | None:
         """Acknowledge what is committed. False when the connection over which it came is gone:
-        the broker will deliver again, which the journal absorbs."""
+        the broker will deliver again, which the journal absorbs. None when it is acknowledged
+        and whether the broker knows cannot be said now: the next True of the same session
+        says it, also one to nothing."""
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """Hand back what was not committed, for any consumer; it counts as no failure."""

@@ -9,9 +9,10 @@ there is by exchange.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
-from mailgate.intake.door import Door, Trouble
+from mailgate.intake.door import BATCH_BYTES, Door, Trouble
 
 
 def open_doors(
@@ -20,6 +21,7 @@ def open_doors(
     *,
     own: Mapping[str, str] | None = None,
     batch: int = 500,
+    most_bytes: int = BATCH_BYTES,
     idle: float | None = None,
     trouble: Trouble | None = None,
 ) -> list[Door]:
@@ -27,32 +29,35 @@ def open_doors(
 
     ``own`` holds the producers' own queues, each with whose it is. Each
     door is received from by a task of its own. ``url`` may hold several URLs
-    separated by ``;`` for failover; ``batch`` sizes the AMQP prefetch; ``idle`` is
-    after how many seconds a silent Redis consumer's deliveries are taken over (``redis.IDLE``);
+    separated by ``;`` for failover; ``batch`` sizes the AMQP prefetch, ``most_bytes``
+    bounds what a door has in hand; ``idle`` is after how many seconds a silent Redis
+    consumer's deliveries are taken over (``redis.IDLE``);
     ``trouble`` is told about lost brokers (a logger's warning by default).
     """
     # Each imports its broker's client, and nobody needs both.
     if urlsplit(url.split(";")[0]).scheme in ("amqp", "amqps"):
         from mailgate.intake.rabbitmq import RabbitDoor
 
-        shared = RabbitDoor(url, queue, prefetch=batch, trouble=trouble)
         return [
-            shared,
-            *(
-                RabbitDoor(url, name, prefetch=batch, producer=producer, trouble=trouble)
-                for name, producer in (own or {}).items()
-            ),
+            RabbitDoor(
+                url, name, prefetch=batch, most_bytes=most_bytes, producer=whose, trouble=trouble
+            )
+            for name, whose in [(queue, None), *(own or {}).items()]
         ]
     from mailgate.intake.redis import IDLE
     from mailgate.intake.redis_list import ListDoor
     from mailgate.intake.redis_stream import StreamDoor
 
-    idle = IDLE if idle is None else idle
+    options: dict[str, Any] = {
+        "idle": IDLE if idle is None else idle,
+        "most_bytes": most_bytes,
+        "trouble": trouble,
+    }
     doors: list[Door] = []
     for name, whose in [(queue, None), *(own or {}).items()]:
         stream = name.replace(".", ":")
         doors += [
-            StreamDoor(url, stream, producer=whose, idle=idle, trouble=trouble),
-            ListDoor(url, f"{stream}:list", producer=whose, idle=idle, trouble=trouble),
+            StreamDoor(url, stream, producer=whose, **options),
+            ListDoor(url, f"{stream}:list", producer=whose, **options),
         ]
     return doors

@@ -25,10 +25,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import amqp
+from amqp import spec
 
 from mailgate.contract.read import encoding_fault
 from mailgate.intake.amqp_link import PATIENCE, connection
-from mailgate.intake.door import Backoff, Delivery, DoorClosed, Trouble
+from mailgate.intake.door import BATCH_BYTES, Backoff, Delivery, DoorClosed, Trouble
 
 #: Most frames read from the socket before the receiver is told; a message is three.
 _FRAMES_AT_ONCE = 1500
@@ -41,6 +42,8 @@ class RabbitDoor:
 
     ``url`` may hold several URLs separated by ``;``. ``prefetch`` bounds what is
     unacknowledged, so a batch can be at the journal while the next one arrives.
+    ``most_bytes`` bounds both together; RabbitMQ knows no such bound, so that the door
+    does not read on while so much waits, and the broker waits with the rest.
     ``producer`` is whose own queue it is: it has an exchange of the same name.
     """
 
@@ -50,6 +53,7 @@ class RabbitDoor:
         queue: str,
         *,
         prefetch: int = 500,
+        most_bytes: int = BATCH_BYTES,
         producer: str | None = None,
         trouble: Trouble | None = None,
     ) -> None:
@@ -58,9 +62,17 @@ class RabbitDoor:
         self._queue = queue
         self._prefetch = min(65535, 2 * prefetch)
         self._trouble = trouble or _log.warning
+        # Half of it for the batch in hand, half for the next.
+        self._most_bytes = most_bytes // 2
         self._arrived: deque[Delivery] = deque()
+        self._waiting = 0
+        self._counting = threading.Lock()
         self._orders: deque[Callable[[], None]] = deque()
         self._unacked: set[int] = set()
+        # Who waits for an answer of the channel, in order.
+        self._asked: deque[Callable[[bool | None], None]] = deque()
+        # The session in which somebody was told that it cannot be said.
+        self._owed = 0
         self._session = 0
         self._channel: Any = None
         self._stopping = False
@@ -88,19 +100,29 @@ class RabbitDoor:
         if self._stopping:
             raise DoorClosed
         found: list[Delivery] = []
-        with contextlib.suppress(IndexError):  # the thread clears it when the session ends
-            while len(found) < most:
+        size = 0
+        with self._counting:
+            full = self._full()
+            while self._arrived and len(found) < most and size < self._most_bytes:
                 found.append(self._arrived.popleft())
+                size += len(found[-1].body)
+            self._waiting -= size
+        if full:
+            # The thread stopped reading.
+            self._poke()
         return found
 
-    async def done(self, deliveries: Sequence[Delivery]) -> bool:
-        anonymous = any(d.identity is None for d in deliveries)
-        return await self._ordered(
-            deliveries, self._acknowledge_surely if anonymous else self._acknowledge
-        )
+    async def done(self, deliveries: Sequence[Delivery]) -> bool | None:
+        """What is anonymous could not be known again, so that it is done when the broker has
+        read so: a channel answers in order, and its answer to anything later will do. It
+        stands behind all that is on its way to us; None when there is no room to read that.
+        """
+        sure = not deliveries or any(d.identity is None for d in deliveries)
+        return await self._ordered(deliveries, self._acknowledge, sure=sure)
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
-        await self._ordered(deliveries, self._give_back)
+        if deliveries:
+            await self._ordered(deliveries, self._give_back)
 
     async def close(self) -> None:
         self._stopping = True
@@ -113,15 +135,20 @@ class RabbitDoor:
             self._woken.close()
 
     async def _ordered(
-        self, deliveries: Sequence[Delivery], act: Callable[[set[int]], None]
-    ) -> bool:
+        self,
+        deliveries: Sequence[Delivery],
+        act: Callable[[set[int]], None],
+        *,
+        sure: bool = False,
+    ) -> bool | None:
         """Have the thread do something with the tags of its present session."""
-        if not deliveries:
-            return True
         if self._stopping or self._loop is None:
-            return False
+            return not deliveries
         loop = self._loop
-        answer: asyncio.Future[bool] = loop.create_future()
+        answer: asyncio.Future[bool | None] = loop.create_future()
+
+        def say(ok: bool | None) -> None:
+            loop.call_soon_threadsafe(_settle, answer, ok)
 
         def order() -> None:
             ok = False
@@ -132,9 +159,15 @@ class RabbitDoor:
                 if self._channel is not None and tags:
                     act(tags)
                     self._unacked -= tags
-                ok = len(tags) == len(deliveries)
-            finally:
-                loop.call_soon_threadsafe(_settle, answer, ok)
+                owed = self._owed == self._session != 0
+                ok = len(tags) == len(deliveries) if deliveries else owed
+                if sure and ok and self._channel is not None:
+                    self._ask(say)
+                    return
+            except BaseException:
+                say(False)
+                raise
+            say(ok)
 
         self._orders.append(order)
         self._poke()
@@ -184,9 +217,11 @@ class RabbitDoor:
             self._start_session(made.connection)
             yield made.connection
             # A graceful end: nothing new comes, and what is left goes back by itself.
-            if self._channel is not None:
-                self._channel.close()
-            made.release()
+            # With much on its way to us its answer would stand behind all of that.
+            if not self._full():
+                if self._channel is not None:
+                    self._channel.close()
+                made.release()
         finally:
             # After trouble without ceremony: the broker may never answer a farewell.
             made.collect()
@@ -198,6 +233,7 @@ class RabbitDoor:
         channel.auto_decode = False
         self._session = secrets.randbits(62)
         channel.basic_qos(0, self._prefetch, False)
+        channel._callbacks[spec.Basic.QosOk] = self._answered
         try:
             channel.basic_consume(self._queue, callback=self._on_message, on_cancel=_cancelled)
         except TimeoutError:
@@ -211,13 +247,23 @@ class RabbitDoor:
         self._session = 0
         self._channel = None
         self._unacked.clear()
-        self._arrived.clear()
+        self._leave_open(False)
+        self._asked.clear()
+        with self._counting:
+            self._arrived.clear()
+            self._waiting = 0
         self._obey()
 
     def _consume(self, connection: Any) -> None:
         sock = connection.sock
         while not self._stopping:
             self._obey()
+            if self._full():
+                self._leave_open(None)
+                # The broker's heartbeats stand behind what we do not read; ours go on.
+                connection.send_heartbeat()
+                _readable(self._woken, timeout=1.0)
+                continue
             if _pending(sock) or sock in _readable(sock, self._woken, timeout=1.0):
                 self._drain(connection)
             connection.heartbeat_tick()
@@ -230,7 +276,7 @@ class RabbitDoor:
         try:
             for _ in range(_FRAMES_AT_ONCE):
                 connection.blocking_read(timeout=PATIENCE)
-                if not (_pending(sock) or _readable(sock, timeout=0)):
+                if self._full() or not (_pending(sock) or _readable(sock, timeout=0)):
                     break
         finally:
             self._tell()
@@ -239,12 +285,15 @@ class RabbitDoor:
         if self._arrived and self._loop is not None:
             self._loop.call_soon_threadsafe(self._ready.set)
 
+    def _full(self) -> bool:
+        return self._waiting >= self._most_bytes
+
     def _on_message(self, message: Any) -> None:
         tag = message.delivery_info["delivery_tag"]
         self._unacked.add(tag)
         properties = message.properties
         body = message.body
-        self._arrived.append(
+        self._came(
             Delivery(
                 body=body if isinstance(body, bytes) else bytes(body or b""),
                 source="amqp",
@@ -258,6 +307,11 @@ class RabbitDoor:
             )
         )
 
+    def _came(self, delivery: Delivery) -> None:
+        with self._counting:
+            self._arrived.append(delivery)
+            self._waiting += len(delivery.body)
+
     def _acknowledge(self, tags: set[int]) -> None:
         last = max(tags)
         if sum(1 for tag in self._unacked if tag <= last) == len(tags):
@@ -266,14 +320,24 @@ class RabbitDoor:
             for tag in sorted(tags):
                 self._channel.basic_ack(tag)
 
-    def _acknowledge_surely(self, tags: set[int]) -> None:
-        """For what could not be known again: return when the broker has read it.
+    def _ask(self, say: Callable[[bool | None], None]) -> None:
+        """Have ``say`` told True when the channel has answered to something.
 
-        A channel answers in order, so its answer to anything later will do.
+        py-amqp itself would wait for the answer, and read whatever comes before it.
         """
-        self._acknowledge(tags)
-        self._channel.basic_qos(0, self._prefetch, False)
-        self._tell()
+        self._channel.send_method(spec.Basic.Qos, "lBb", (0, self._prefetch, False))
+        self._asked.append(say)
+
+    def _answered(self, *_: Any) -> None:
+        if self._asked:
+            self._asked.popleft()(True)
+
+    def _leave_open(self, known: bool | None) -> None:
+        """Let nobody wait for what will be answered late, or never."""
+        for number, say in enumerate(self._asked):
+            say(known)
+            self._asked[number] = _nothing
+            self._owed = self._session
 
     def _give_back(self, tags: set[int]) -> None:
         for tag in sorted(tags):
@@ -331,7 +395,11 @@ def _pending(sock: Any) -> bool:
     return bool(isinstance(sock, ssl.SSLSocket) and sock.pending())
 
 
-def _settle(answer: asyncio.Future[bool], ok: bool) -> None:
+def _nothing(_: bool | None) -> None:
+    """For who does not wait any more."""
+
+
+def _settle(answer: asyncio.Future[bool | None], ok: bool | None) -> None:
     if not answer.done():
         answer.set_result(ok)
 

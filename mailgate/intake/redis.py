@@ -23,14 +23,12 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from mailgate.config.urls import for_redis_py, is_sentinel, sentinels
-from mailgate.intake.door import Backoff, Delivery, DoorClosed, Trouble
+from mailgate.intake.door import BATCH_BYTES, Backoff, Delivery, DoorClosed, Trouble
 
 #: Seconds after which what nobody holds any more is taken over.
 IDLE = 15.0
 #: Seconds to wait for a reply; blocking commands block for half of it at most.
 PATIENCE = 10.0
-#: Bytes that one batch may bring, as far as earlier batches foretell.
-BATCH_BYTES = 64 * 2**20
 
 _log = logging.getLogger(__name__)
 
@@ -74,10 +72,18 @@ class RedisDoor(ABC):
     is in seconds.
     """
 
-    def __init__(self, url: str, *, idle: float = IDLE, trouble: Trouble | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        idle: float = IDLE,
+        most_bytes: int = BATCH_BYTES,
+        trouble: Trouble | None = None,
+    ) -> None:
         self.consumer = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._clients = clients(url)
         self._idle = idle
+        self._most_bytes = most_bytes
         self._trouble = trouble or _log.warning
         self._backoff = Backoff()
         self._away = False

@@ -18,8 +18,8 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, cast
 
-from mailgate.intake.door import Delivery, Trouble
-from mailgate.intake.redis import BATCH_BYTES, IDLE, PATIENCE, RedisDoor
+from mailgate.intake.door import BATCH_BYTES, Delivery, Trouble
+from mailgate.intake.redis import IDLE, PATIENCE, RedisDoor
 
 #: A member of the set of consumers that never lives: what it holds is anybody's.
 RELEASED = "released"
@@ -29,29 +29,31 @@ redis.call('SADD', KEYS[1] .. ':consumers', ARGV[1])
 redis.call('SET', KEYS[1] .. ':alive:' .. ARGV[1], '1', 'PX', ARGV[2])
 """
 
-#: consumer, idle ms, most, stamp → id, body, id, body, …
+#: consumer, idle ms, most, stamp, bytes → id, body, id, body, … to the one that reaches them
 _TAKE = (
     _ALIVE
     + """
 local taken = KEYS[1] .. ':taken:' .. ARGV[1]
-local most, out = tonumber(ARGV[3]), {}
+local most, out, size = tonumber(ARGV[3]), {}, 0
 for _, from in ipairs({KEYS[1] .. ':popped:' .. ARGV[1], KEYS[1]}) do
-  local left = most - #out / 2
-  local bodies = left > 0 and redis.call('RPOP', from, left) or {}
-  for _, body in ipairs(bodies) do
+  while #out / 2 < most and size < tonumber(ARGV[5]) do
+    local body = redis.call('RPOP', from)
+    if not body then break end
     local id = ARGV[4] .. '-' .. (#out / 2)
     redis.call('HSET', taken, id, body)
     out[#out + 1] = id
     out[#out + 1] = body
+    size = size + #body
   end
 end
 return out
 """
 )
 
-#: consumer, most, stamp → id, body, id, body, … of consumers that are dead
+#: consumer, most, stamp, bytes → id, body, id, body, … of consumers that are dead
 _ADOPT = """
 local mine, most, out, n = KEYS[1] .. ':taken:' .. ARGV[1], tonumber(ARGV[2]), {}, 0
+local size = 0
 for _, c in ipairs(redis.call('SMEMBERS', KEYS[1] .. ':consumers')) do
   if c ~= ARGV[1] and redis.call('EXISTS', KEYS[1] .. ':alive:' .. c) == 0 then
     local theirs = KEYS[1] .. ':taken:' .. c
@@ -62,12 +64,13 @@ for _, c in ipairs(redis.call('SMEMBERS', KEYS[1] .. ':consumers')) do
       body = redis.call('RPOP', KEYS[1] .. ':popped:' .. c)
     end
     for _, id in ipairs(redis.call('HKEYS', theirs)) do
-      if #out >= 2 * most then return out end
+      if #out >= 2 * most or size >= tonumber(ARGV[4]) then return out end
       local found = redis.call('HGET', theirs, id)
       redis.call('HSET', mine, id, found)
       redis.call('HDEL', theirs, id)
       out[#out + 1] = id
       out[#out + 1] = found
+      size = size + #found
     end
     redis.call('SREM', KEYS[1] .. ':consumers', c)
   end
@@ -106,13 +109,13 @@ class ListDoor(RedisDoor):
         *,
         producer: str | None = None,
         idle: float = IDLE,
+        most_bytes: int = BATCH_BYTES,
         trouble: Trouble | None = None,
     ) -> None:
-        super().__init__(url, idle=idle, trouble=trouble)
+        super().__init__(url, idle=idle, most_bytes=most_bytes, trouble=trouble)
         self._key = key
         self._producer = producer
         self._held: set[bytes] = set()
-        self._mean = 1.0
         self._look_at = 0.0
         self._own_first = False
         make = self.client.register_script
@@ -130,7 +133,6 @@ class ListDoor(RedisDoor):
         self._look_at = 0.0
 
     async def _receive(self, most: int, wait: float) -> list[Delivery]:
-        most = max(1, min(most, int(BATCH_BYTES / self._mean)))
         found = await self._abandoned(most) or await self._take(most)
         if not found and wait > 0:
             # The reply is not needed: the script finds the element where it was moved to.
@@ -143,14 +145,11 @@ class ListDoor(RedisDoor):
             )
             if moved is not None:
                 found = await self._take(most)
-        if found:
-            size = sum(len(d.body) for d in found) / len(found)
-            self._mean = max(1.0, 0.7 * self._mean + 0.3 * size, 0.1 * size)
         return found
 
     async def _take(self, most: int) -> list[Delivery]:
         stamp = uuid.uuid4().hex
-        reply = await self._run(_TAKE, int(self._idle * 1000), most, stamp)
+        reply = await self._run(_TAKE, int(self._idle * 1000), most, stamp, self._most_bytes)
         return self._deliveries(reply, redelivered=False)
 
     async def _abandoned(self, most: int) -> list[Delivery]:
@@ -166,7 +165,7 @@ class ListDoor(RedisDoor):
                 return found
         if now < self._look_at:
             return []
-        reply = await self._run(_ADOPT, most, uuid.uuid4().hex)
+        reply = await self._run(_ADOPT, most, uuid.uuid4().hex, self._most_bytes)
         if not reply:
             self._look_at = now + self._idle / 3
         return self._deliveries(reply, redelivered=True)

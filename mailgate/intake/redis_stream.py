@@ -18,8 +18,8 @@ from typing import Any, cast
 
 from redis.exceptions import RedisError, ResponseError
 
-from mailgate.intake.door import Delivery, Trouble
-from mailgate.intake.redis import BATCH_BYTES, IDLE, PATIENCE, RedisDoor
+from mailgate.intake.door import BATCH_BYTES, Delivery, Trouble
+from mailgate.intake.redis import IDLE, PATIENCE, RedisDoor
 
 GROUP = "mailgate"
 FIELD = b"message"
@@ -37,6 +37,25 @@ end
 """
 _A_DAY_MS = 86_400_000
 
+#: A stream does not tell how large an entry is before it is read: so many are read at once,
+#: and then it is seen whether there is room for more.
+AT_ONCE = 4
+#: group, consumer, most, bytes, at once → entries, until they reach the bytes
+_READ = """
+local out, size = {}, 0
+while #out < tonumber(ARGV[3]) and size < tonumber(ARGV[4]) do
+  local reply = redis.call('XREADGROUP', 'GROUP', ARGV[1], ARGV[2], 'COUNT',
+                           math.min(tonumber(ARGV[5]), tonumber(ARGV[3]) - #out),
+                           'STREAMS', KEYS[1], '>')
+  if not reply then break end
+  for _, entry in ipairs(reply[1][2]) do
+    out[#out + 1] = entry
+    for _, part in ipairs(entry[2]) do size = size + #part end
+  end
+end
+return out
+"""
+
 
 class StreamDoor(RedisDoor):
     """A Redis stream with the consumer group ``mailgate``; the field is ``message``."""
@@ -48,16 +67,17 @@ class StreamDoor(RedisDoor):
         *,
         producer: str | None = None,
         idle: float = IDLE,
+        most_bytes: int = BATCH_BYTES,
         trouble: Trouble | None = None,
     ) -> None:
-        super().__init__(url, idle=idle, trouble=trouble)
+        super().__init__(url, idle=idle, most_bytes=most_bytes, trouble=trouble)
         self._stream = stream
         self._producer = producer
         self._held: set[bytes] = set()
-        self._mean = 1.0
         self._look_at = 0.0
         self._own_first = False
         self._forget: Any = None
+        self._reading = self.client.register_script(_READ)
 
     async def _prepare(self) -> None:
         try:
@@ -69,19 +89,15 @@ class StreamDoor(RedisDoor):
         self._look_at = 0.0
 
     async def _receive(self, most: int, wait: float) -> list[Delivery]:
-        most = max(1, min(most, int(BATCH_BYTES / self._mean)))
         try:
-            found = await self._abandoned(most) or await self._read(most, wait)
+            return await self._abandoned(most) or await self._read(most, wait)
         except ResponseError as error:
-            if not str(error).startswith(("NOGROUP", "UNBLOCKED")):
+            # A script's error may have other words before the server's own.
+            if "NOGROUP" not in str(error) and not str(error).startswith("UNBLOCKED"):
                 raise
             # Somebody flushed the server: the group is made again and reads from 0.
             await self._prepare()
             return []
-        if found:
-            size = sum(len(d.body) for d in found) / len(found)
-            self._mean = max(1.0, 0.7 * self._mean + 0.3 * size, 0.1 * size)
-        return found
 
     async def _abandoned(self, most: int) -> list[Delivery]:
         """What we were given without knowing it, and what the dead left behind."""
@@ -105,7 +121,7 @@ class StreamDoor(RedisDoor):
                 self.consumer,
                 int(self._idle * 1000),
                 start_id=cursor,
-                count=most,
+                count=min(most, AT_ONCE),
             )
             cursor = reply[0]
             found = await self._deliveries(reply[1], redelivered=True)
@@ -117,11 +133,23 @@ class StreamDoor(RedisDoor):
                 return []
 
     async def _read(self, most: int, wait: float) -> list[Delivery]:
-        block = max(1, int(min(wait, PATIENCE / 2) * 1000)) if wait > 0 else None
-        reply: Any = await self.client.xreadgroup(
-            GROUP, self.consumer, {self._stream: ">"}, count=most, block=block
+        reply: Any = await self._reading(
+            keys=[self._stream],
+            args=[GROUP, self.consumer, most, self._most_bytes, AT_ONCE],
+            client=self.client,
         )
-        return await self._deliveries(reply[0][1] if reply else [], redelivered=False)
+        entries = [(id_, dict(zip(said[::2], said[1::2], strict=True))) for id_, said in reply]
+        if not entries and wait > 0:
+            # Whatever comes first: what comes with it is there at the next look.
+            reply = await self.client.xreadgroup(
+                GROUP,
+                self.consumer,
+                {self._stream: ">"},
+                count=1,
+                block=max(1, int(min(wait, PATIENCE / 2) * 1000)),
+            )
+            entries = reply[0][1] if reply else []
+        return await self._deliveries(entries, redelivered=False)
 
     async def _deliveries(self, entries: Any, *, redelivered: bool) -> list[Delivery]:
         out = []

@@ -67,12 +67,19 @@ async def _pump(
     batch: int,
     tally: Tally,
 ) -> None:
+    # Rows that are known for a redelivery until the broker knows what was acknowledged.
+    unsure: list[int] = []
+    session: int | None = None
     while not stop.is_set():
         try:
             deliveries = await _received(door, batch, stop)
         except DoorClosed:
             break
         if not deliveries:
+            if unsure and (known := await door.done(())) is not None:
+                if known:
+                    await _stored(accept, (), unsure, stop, tally)
+                unsure = []
             continue
         failpoints.hit("intake.received")
         begun = time.monotonic()
@@ -101,8 +108,13 @@ async def _pump(
         # Not acknowledged, the rows stay known for the redelivery. Acknowledged, they are
         # forgotten now and not with the next batch: killed in between, equal messages that
         # come again would be taken for them.
-        if acknowledged and stored.unacked:
-            await _stored(accept, (), stored.unacked, stop, tally)
+        if deliveries[0].session != session:
+            unsure, session = [], deliveries[0].session
+        if acknowledged is None:
+            unsure += stored.unacked
+        elif acknowledged and stored.unacked:
+            await _stored(accept, (), [*unsure, *stored.unacked], stop, tally)
+            unsure = []
 
 
 async def _received(door: Door, batch: int, stop: asyncio.Event) -> Sequence[Delivery]:

@@ -153,6 +153,26 @@ async def test_bodies_of_many_frames_and_of_none_are_whole(rabbitmq, opened, gat
     assert [d.body for d in await gather(consumer, 2)] == [large, b""]
 
 
+async def test_large_messages_wait_at_the_broker(rabbitmq, opened) -> None:
+    """However many may be unacknowledged: the door does not read what it has no room for."""
+    consumer = await opened(door(rabbitmq, most_bytes=2**20))
+    await declared(rabbitmq)
+    small, large = [b"{}"] * 100, [b"x" * 300_000] * 20
+    publish(rabbitmq, *small, *large)
+    await asyncio.sleep(0.5)
+    assert consumer._waiting < 2**19 + 300_000
+    sizes = []
+    async with asyncio.timeout(15):
+        while sum(map(len, sizes)) < 120:
+            if batch := await consumer.receive(500, 0.3):
+                sizes.append([len(d.body) for d in batch])
+                assert consumer._waiting < 2**19 + 300_000
+                assert await consumer.done(batch) is not False
+    assert await consumer.done(()) is True
+    assert [n for batch in sizes for n in batch] == [2] * 100 + [300_000] * 20
+    assert max(map(sum, sizes)) < 2**19 + 300_000
+
+
 async def test_killed_before_done_is_delivered_again_with_the_same_identity(
     rabbitmq, opened, gather, hold_and_kill
 ) -> None:

@@ -163,3 +163,17 @@ async def test_an_idle_door_delivers_within_milliseconds(valkey, opened) -> None
             await waiting
             waits.append(time.perf_counter() - begun)
     assert sorted(waits)[10] < 0.010
+
+
+async def test_large_elements_come_a_few_at_a_time(valkey, opened) -> None:
+    """Whatever came before: a hundred small ones foretell nothing."""
+    small, large = ["{}"] * 100, ["x" * 300_000] * 20
+    publish(valkey, *small, *large)
+    consumer = await opened(door(valkey, most_bytes=2**20))
+    sizes = []
+    while batch := await consumer.receive(500, 0.3):
+        sizes.append([len(d.body) for d in batch])
+        assert await consumer.done(batch)
+    assert [n for batch in sizes for n in batch] == [2] * 100 + [300_000] * 20
+    assert max(map(sum, sizes)) < 2**20 + 300_000
+    assert len(sizes) < 8

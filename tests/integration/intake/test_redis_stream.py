@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mailgate.intake.door import DoorClosed
-from mailgate.intake.redis_stream import GROUP, StreamDoor
+from mailgate.intake.redis_stream import AT_ONCE, GROUP, StreamDoor
 from tests.integration.intake.conftest import IDLE
 from tests.servers import Valkey
 
@@ -234,3 +234,17 @@ async def test_a_key_of_another_type_is_trouble_and_no_crash(valkey, opened) -> 
     consumer = await opened(door(valkey, trouble=told.append))
     assert await consumer.receive(1, 0.05) == []
     assert "WRONGTYPE" in told[0]
+
+
+async def test_large_entries_come_a_few_at_a_time(valkey, opened) -> None:
+    """Whatever came before: a hundred small ones foretell nothing."""
+    small, large = ["{}"] * 100, ["x" * 300_000] * 20
+    publish(valkey, *small, *large)
+    consumer = await opened(door(valkey, most_bytes=2**20))
+    sizes = []
+    while batch := await consumer.receive(500, 0.3):
+        sizes.append([len(d.body) for d in batch])
+        assert await consumer.done(batch)
+    assert [n for batch in sizes for n in batch] == [2] * 100 + [300_000] * 20
+    assert max(map(sum, sizes)) < 2**20 + AT_ONCE * 300_000
+    assert len(sizes) < 8
