@@ -219,6 +219,7 @@ class Gateway:
             self._trouble,
             self._tally,
             lambda: self._pool.busy,
+            self._queue.contents.whole,
         )
 
     async def deliver(self, lane: Lane, deadline: float) -> dict[str, int]:

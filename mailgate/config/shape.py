@@ -97,6 +97,11 @@ class Worker(Section):
         description="Share of the conversations, and of each relay's connections, that only "
         "the high lane may use: at least one of four or more.",
     )
+    attachment_bytes: int = Field(
+        32 * 2**20,
+        ge=2**20,
+        description="Most bytes of attachments a worker process holds, or one mail's if larger.",
+    )
     deadline: Duration = Field(5.0, gt=0, description="How long one delivery task works.")
     lease: Duration = Field(10.0, ge=1, description="A silent process is dead after this.")
     max_claims: int = Field(5, ge=1, description="Deaths alone before a recipient is held.")

@@ -39,6 +39,8 @@ class Marker(Protocol):
 
 Gate = Callable[[], Awaitable[None]]
 Render = Callable[[Letter], bytes | Outcome]
+#: Waits for room, and gives the claim with what was too heavy to be read before.
+Fetch = Callable[[Claim], Awaitable[Claim]]
 #: Relay, envelope, marker, gate, and whether it may use what is kept for urgent mail.
 Send = Callable[[str, Envelope, Marker, Gate | None, bool], Awaitable[Outcome]]
 Trouble = Callable[[str, BaseException], None]
@@ -129,6 +131,7 @@ async def converse(
     send: Send,
     trouble: Trouble,
     sandbox: Sandbox,
+    fetch: Fetch,
 ) -> tuple[Outcome, bytes | None]:
     """The outcome, and the bytes that were rendered for it.
 
@@ -137,8 +140,7 @@ async def converse(
     """
     content: bytes | None = None
     try:
-        failpoints.hit("render.before")
-        rendered = claim.stored if claim.stored is not None else render(claim.letter)
+        rendered = await _rendered(claim, render, fetch)
         if isinstance(rendered, Outcome):
             return rendered, None
         content = rendered
@@ -171,6 +173,14 @@ async def converse(
         else:
             outcome = outcomes.held("internal_error", type(error).__name__)
     return outcome, content
+
+
+async def _rendered(claim: Claim, render: Render, fetch: Fetch) -> bytes | Outcome:
+    """Of the heavy files nothing is left when this returns but the bytes made of them."""
+    if claim.unread:
+        claim = await fetch(claim)
+    failpoints.hit("render.before")
+    return claim.stored if claim.stored is not None else render(claim.letter)
 
 
 def _untouched(error_class: str, reason: str) -> Outcome:

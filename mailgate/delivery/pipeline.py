@@ -21,16 +21,18 @@ from mailgate.config.streams import Stream
 from mailgate.delivery.conversation import Marks, Permit, Render, Send, Trouble, converse
 from mailgate.delivery.lease import ProcessLease
 from mailgate.delivery.retry import settle
+from mailgate.delivery.room import Hold, Room
 from mailgate.delivery.turns import Ended, given_back, moved_on, routed
 from mailgate.dispatch.lanes import kept_for_urgent
 from mailgate.dispatch.take import Take, Taken, Taker
 from mailgate.journal.breakers import Change
-from mailgate.journal.database import Database, JournalAway
+from mailgate.journal.database import Connection, Database, JournalAway
 from mailgate.journal.leases import claimed_by
 from mailgate.journal.settling import Settling
 from mailgate.limits.rules import Limiter
 from mailgate.metrics import families
 from mailgate.metrics.tally import Tally
+from mailgate.model.message import Claim
 from mailgate.model.outcome import Outcome
 from mailgate.model.state import Lane
 
@@ -72,8 +74,10 @@ class Pipeline:
         trouble: Trouble,
         tally: Tally,
         talking: Callable[[], int],
+        whole: Callable[[Connection, Claim], Claim],
     ) -> None:
-        """``talking`` gives how many conversations have a connection in hand."""
+        """``talking`` gives how many conversations have a connection in hand; ``whole`` reads
+        what a claim lacks."""
         self._config = config
         self._database = database
         self._settling = settling
@@ -88,6 +92,8 @@ class Pipeline:
         self._trouble = trouble
         self._tally = tally
         self._talking = talking
+        self._whole = whole
+        self._held = Room(config.worker.attachment_bytes)
         self._open: dict[asyncio.Task[None], Lane] = {}
         self._reserved = kept_for_urgent(config.worker.conversations, config.worker.reserved)
         self._ended: list[Ended] = []
@@ -231,6 +237,8 @@ class Pipeline:
         told = []
         for ended in batch:
             self._lease.spool.free(ended.slot)
+            if ended.hold is not None:
+                ended.hold.release()
             written = ended.settlement.recipient_id in take.turn.settled
             counts[ended.kind.value if written else "stale"] += 1
             if written:
@@ -327,6 +335,7 @@ class Pipeline:
         if taken.permit is not None:
             ask = partial(self._taker.renewed, taken.permit.ask)
             permit = Permit(taken.permit.grant, ask, self._limiter)
+        hold = Hold(self._held)
         outcome, content = await converse(
             claim,
             permit,
@@ -335,8 +344,19 @@ class Pipeline:
             self._send,
             self._trouble,
             self._config.sandbox,
+            partial(self._fetch, hold),
         )
-        self._end(taken, outcome, slot, started, begun, content)
+        self._end(taken, outcome, slot, started, begun, content, hold)
+
+    async def _fetch(self, hold: Hold, claim: Claim) -> Claim:
+        """With the journal away it waits: nothing could be settled either."""
+        await hold.take(claim.unread, urgent=claim.lane is Lane.HIGH)
+        while True:
+            try:
+                return await self._database.read(lambda c: self._whole(c, claim))
+            except JournalAway as error:
+                self._trouble("the journal is away", error)
+                await asyncio.sleep(0.5)
 
     def _end(
         self,
@@ -346,6 +366,7 @@ class Pipeline:
         started: int,
         begun: float,
         content: bytes | None,
+        hold: Hold,
     ) -> None:
         claim = taken.claim
         preferred: tuple[str, ...] = ()
@@ -360,7 +381,7 @@ class Pipeline:
             started_at=started,
             now=self._database.now(),
             random=self._random,
-            content=content if claim.stored is None else None,
+            content=content if claim.stored is None and not claim.rendered else None,
             suppressions=self._config.suppressions,
         )
         signals = self._taker.witness.showed(claim, outcome, taken.probes, time.monotonic())
@@ -368,7 +389,9 @@ class Pipeline:
             settlement = replace(settlement, signals=signals)
         self._claimed.discard((claim.recipient_id, claim.token))
         took = int((time.monotonic() - begun) * 1000)
-        self._ended.append(Ended(settlement, outcome.kind, slot, claim, outcome, took))
+        self._ended.append(Ended(settlement, outcome.kind, slot, claim, outcome, took, hold))
+        if settlement.stored is None:
+            hold.release()
 
     # --- outside of a task ------------------------------------------------------------
 

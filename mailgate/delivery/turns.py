@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from mailgate.delivery.room import Hold
 from mailgate.dispatch.take import Take
 from mailgate.journal.arrivals import BucketKey
 from mailgate.journal.leases import Orphan
@@ -28,6 +29,8 @@ class Ended:
     claim: Claim
     outcome: Outcome
     duration_ms: int
+    #: Of the bytes that the settlement carries.
+    hold: Hold | None = None
 
 
 def moved_on(take: Take, batch: Sequence[Ended], now: int) -> bool:

@@ -180,7 +180,7 @@ def decide(
             )
             if unsubscribe
             else None,
-            files=len(said.attachments),
+            files=said.attachments,
         ),
         recipients=tuple(recipients),
         raw=delivery.body,

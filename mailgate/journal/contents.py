@@ -1,12 +1,13 @@
 """What a claim is made of: the letter, what an earlier attempt rendered, the files.
 
-Owns reading the content of claimed recipients, a statement for all of them. Never
-claims: ``queue`` does.
+Owns reading the content of claimed recipients, a statement for all of them; what is heavy
+one by one, when somebody has room for it (``whole``). Never claims: ``queue`` does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -55,6 +56,10 @@ _CLAIMED = (
 )
 
 
+#: Files of a message, or bytes of an earlier attempt, that are read with the claim.
+LIGHT = 64 * 1024
+
+
 class Contents:
     def __init__(self, database: Database) -> None:
         ids = database.rows({"id": "bigint"})
@@ -63,9 +68,10 @@ class Contents:
             f" WHERE r.id IN (SELECT id FROM {ids})"
         )
         self._stored = sa.text(
-            f"SELECT recipient_id, content FROM renderings WHERE recipient_id IN"
-            f" (SELECT id FROM {ids})"
+            f"SELECT recipient_id, length(content), CASE WHEN length(content) <= {LIGHT}"
+            f" THEN content END FROM renderings WHERE recipient_id IN (SELECT id FROM {ids})"
         )
+        self._heavy = sa.text("SELECT content FROM renderings WHERE recipient_id = :id")
         self._files = sa.text(
             "SELECT message_id, filename, content_type, content_id, content FROM attachments"
             f" WHERE message_id IN (SELECT id FROM {ids}) ORDER BY message_id, n"
@@ -82,20 +88,37 @@ class Contents:
             if row.message_id not in bodies:
                 bodies[row.message_id] = plain.read(row.body)
         stored = self._rendered(connection, [row.id for row in found.values() if row.attempts])
-        files = self._attached(connection, [m for m, body in bodies.items() if body.get("files")])
+        light = [m for m, body in bodies.items() if body.get("files") and _size(body) <= LIGHT]
+        files = self._attached(connection, light)
         claims = []
         for i, way in ways.items():
             row = found[i]
             body = bodies[row.message_id]
-            claims.append(_claim(row, body, way, files.get(row.message_id, ()), stored.get(i)))
+            kept, said = stored.get(i, (0, None))
+            claim = _claim(row, body, way, files.get(row.message_id, ()), said)
+            if kept > LIGHT:
+                claim = replace(claim, unread=kept, rendered=True)
+            elif not kept and _size(body) > LIGHT:
+                claim = replace(claim, unread=_size(body))
+            claims.append(claim)
         return claims
 
-    def _rendered(self, connection: sa.Connection, ids: Sequence[int]) -> dict[int, bytes]:
-        """The bytes of earlier attempts, of the recipients that have some."""
+    def whole(self, connection: sa.Connection, claim: Claim) -> Claim:
+        """The claim with what was not read yet."""
+        if claim.rendered:
+            kept = connection.execute(self._heavy, {"id": claim.recipient_id}).scalar_one()
+            return replace(claim, stored=bytes(kept))
+        files = self._attached(connection, [claim.message_id]).get(claim.message_id, [])
+        return replace(claim, letter=replace(claim.letter, attachments=tuple(files)))
+
+    def _rendered(
+        self, connection: sa.Connection, ids: Sequence[int]
+    ) -> dict[int, tuple[int, bytes | None]]:
+        """The size of what earlier attempts rendered, and the bytes where they are light."""
         if not ids:
             return {}
         kept = connection.execute(self._stored, {"rows": packed([(i,) for i in ids])})
-        return {id_: bytes(content) for id_, content in kept}
+        return {i: (size, None if said is None else bytes(said)) for i, size, said in kept}
 
     def _attached(
         self, connection: sa.Connection, message_ids: Sequence[int]
@@ -108,6 +131,10 @@ class Contents:
                     Attachment(f.filename, f.content_type, bytes(f.content), f.content_id)
                 )
         return files
+
+
+def _size(body: Mapping[str, Any]) -> int:
+    return int(body.get("bytes", 0))
 
 
 def _claim(

@@ -30,7 +30,7 @@ def letter_text(
     html: str | None = None,
     headers: Sequence[tuple[str, str]] = (),
     unsubscribe: Unsubscribe | None = None,
-    files: int = 0,
+    files: Sequence[Attachment] = (),
 ) -> str:
     """What ``read_letter`` needs later. ``domain`` is the right side of Message-ID."""
     said = {
@@ -48,7 +48,8 @@ def letter_text(
         "html": html,
         "headers": list(headers),
         "unsubscribe": [unsubscribe.url, unsubscribe.one_click] if unsubscribe else None,
-        "files": files,
+        "files": len(files),
+        "bytes": sum(len(file.content) for file in files),
     }
     lean = {k: v for k, v in said.items() if v or k in ("data", "mail_from", "subject", "text")}
     return plain.written(lean)

@@ -188,7 +188,7 @@ class Queue:
                 f" UPDATE recipients SET {claimed} FROM mine, lease"
                 " WHERE recipients.id = mine.id RETURNING recipients.id"
             )
-        self._contents = Contents(database)
+        self.contents = Contents(database)
         self._move = sa.text(
             "UPDATE recipients SET state = v.state, due_at = v.due_at, seq = recipients.seq + 1,"
             " token = recipients.token + 1, changed_at = :now, error_class = v.error_class FROM "
@@ -395,7 +395,7 @@ class Queue:
         seated = [(i, by_id[i].head.token + 1, by_id[i].caps) for i in fits if i in claimed]
         self._places.take(connection, seated)
         ways = {i: Way(by_id[i].relay, by_id[i].head.bucket.key.lane) for i in fits if i in claimed}
-        turn.claims = self._contents.read(connection, ways)
+        turn.claims = self.contents.read(connection, ways)
 
     def _stopped(
         self, connection: sa.Connection, candidates: Sequence[Candidate], now: int

@@ -89,7 +89,9 @@ class Claim:
 
     ``token`` fences every later write about it. ``attempts`` counts the
     conversations before this one; ``claims`` includes this claim. ``stored`` are
-    the bytes of an earlier attempt, when there was one.
+    the bytes of an earlier attempt, when there was one. ``unread`` is the size of the
+    files that the letter lacks yet, or of such earlier bytes (``rendered``): too much to be
+    read for every claim at once.
     """
 
     recipient_id: int
@@ -109,3 +111,5 @@ class Claim:
     sensitive: bool = False
     stored: bytes | None = None
     traceparent: str | None = None
+    unread: int = 0
+    rendered: bool = False

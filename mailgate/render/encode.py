@@ -14,6 +14,8 @@ from collections.abc import Sequence
 _SOFT = "=\r\n"
 #: Goes through as it is, on one line together with the soft break's ``=``.
 _PLAIN = re.compile(r"[ -<>-~]{0,75}\Z")
+#: Bytes that make whole lines of base64.
+_WHOLE = 57 * 1024
 _LONG = re.compile(rb"^(.{74,75})(=20|=09)$", re.MULTILINE)
 
 
@@ -66,5 +68,14 @@ def _encoded(raw: bytes) -> bytes:
 
 def base64_lines(content: bytes) -> bytes:
     """Base64 in lines of 76 with CRLF, ending with one."""
+    return b"".join(base64_pieces(content))
+
+
+def base64_pieces(content: bytes) -> list[bytes]:
+    """The same in pieces: of a large file nothing is held twice."""
+    return [_lines(content[at : at + _WHOLE]) for at in range(0, len(content), _WHOLE)]
+
+
+def _lines(content: bytes) -> bytes:
     raw = b2a_base64(content, newline=False)
     return b"".join([raw[i : i + 76] + b"\r\n" for i in range(0, len(raw), 76)])

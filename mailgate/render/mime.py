@@ -18,7 +18,7 @@ from hashlib import blake2b
 
 from mailgate.model.message import Attachment, Letter
 from mailgate.render import headers
-from mailgate.render.encode import base64_lines
+from mailgate.render.encode import base64_pieces
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -37,10 +37,10 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A MIME entity: its header lines, then its body; ASCII."""
+    """A MIME entity: its header lines, then its body in pieces; ASCII."""
 
     head: str
-    body: bytes
+    body: Sequence[bytes]
 
 
 def build(letter: Letter, body: Body) -> bytes:
@@ -54,7 +54,9 @@ def build(letter: Letter, body: Body) -> bytes:
     part = _content(letter.boundary_seed, body, inline)
     if files:
         part = _multipart("mixed", letter.boundary_seed, [part, *map(_attachment, files)])
-    return (_fields(letter, body.subject) + part.head + "\r\n").encode() + part.body
+    head = (_fields(letter, body.subject) + part.head + "\r\n").encode()
+    # Once, at the end: of large files no more is held meanwhile than must be.
+    return b"".join([head, *part.body])
 
 
 def _fields(letter: Letter, subject: str) -> str:
@@ -114,7 +116,7 @@ def _readable(subtype: str, encoded: str) -> _Part:
         f'Content-Type: text/{subtype}; charset="utf-8"\r\n'
         "Content-Transfer-Encoding: quoted-printable\r\n"
     )
-    return _Part(head, encoded.encode("ascii"))
+    return _Part(head, (encoded.encode("ascii"),))
 
 
 def _attachment(file: Attachment) -> _Part:
@@ -133,19 +135,15 @@ def _attachment(file: Attachment) -> _Part:
         f"Content-Type: {kind}\r\nContent-Transfer-Encoding: base64\r\n{identifier}"
         f"Content-Disposition: {disposition}{named}\r\n"
     )
-    return _Part(head, base64_lines(file.content))
+    return _Part(head, base64_pieces(file.content))
 
 
 def _multipart(subtype: str, seed: str, parts: Sequence[_Part], extra: str = "") -> _Part:
     # "=_" occurs in no quoted-printable and no base64 body, so no body can
     # hold the boundary, and nobody needs to look.
     boundary = f"=_{blake2b(f'{subtype}:{seed}'.encode(), digest_size=12).hexdigest()}"
-    out = bytearray()
+    out = []
     for part in parts:
-        out += f"--{boundary}\r\n{part.head}\r\n".encode("ascii")
-        out += part.body
-        out += b"\r\n"
-    out += f"--{boundary}--\r\n".encode("ascii")
-    return _Part(
-        f'Content-Type: multipart/{subtype};\r\n boundary="{boundary}"{extra}\r\n', bytes(out)
-    )
+        out += [f"--{boundary}\r\n{part.head}\r\n".encode("ascii"), *part.body, b"\r\n"]
+    out.append(f"--{boundary}--\r\n".encode("ascii"))
+    return _Part(f'Content-Type: multipart/{subtype};\r\n boundary="{boundary}"{extra}\r\n', out)

@@ -45,7 +45,7 @@ def arrival(key: str, *emails: str, bucket: BucketKey = BUCKET, **changes: Any) 
         data={"secret": "s3cret"},
         html="<p>s3cret</p>",
         headers=[("X-Code", "s3cret")],
-        files=len(changes.get("attachments", ())),
+        files=changes.get("attachments", ()),
     )
     values: dict[str, Any] = {
         "identity": f"key:{key}",
