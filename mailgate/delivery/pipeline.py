@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 
 from mailgate import failpoints
@@ -35,6 +34,7 @@ from mailgate.metrics.tally import Tally
 from mailgate.model.message import Claim
 from mailgate.model.outcome import Outcome
 from mailgate.model.state import Lane
+from mailgate.model.value import replace
 
 #: A busy process takes again when half its places are free, or after this (seconds):
 #: so that transactions carry many and a waiting message still waits for nobody.

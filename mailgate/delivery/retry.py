@@ -7,7 +7,6 @@ pure functions of claim, outcome, configuration, time and randomness.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from mailgate.config.streams import Backoff, Stream
 from mailgate.config.suppressions import Suppressions
@@ -17,6 +16,7 @@ from mailgate.journal.settling import Attempt, Settlement
 from mailgate.model.message import Claim
 from mailgate.model.outcome import Kind, Outcome, Scope, Suppress
 from mailgate.model.state import Phase, State
+from mailgate.model.value import replace
 
 #: An untouched recipient asks again after this (seconds) when the relay named no time.
 UNTOUCHED_WAIT = 5.0

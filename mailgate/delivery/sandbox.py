@@ -6,7 +6,7 @@ relay. Pure. Never sends; whatever it does not know it keeps in.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mailgate.config.sandbox import Sandbox
 from mailgate.config.terms import receives
@@ -14,6 +14,7 @@ from mailgate.delivery import simulator
 from mailgate.model import outcome as outcomes
 from mailgate.model.message import Envelope
 from mailgate.model.outcome import Outcome, Suppress
+from mailgate.model.value import replace
 
 CAPTURED = "captured by the sandbox: no relay was touched"
 REDIRECTED = "redirected by the sandbox: another address got it"

@@ -7,11 +7,12 @@ never suppressed and its outcomes say nothing about a relay.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mailgate.model import outcome as outcomes
 from mailgate.model.outcome import Outcome, Reply, Scope, Suppress
 from mailgate.model.state import Phase
+from mailgate.model.value import replace
 from mailgate.smtp.classify import classify
 
 #: No such domain can exist (RFC 6761 section 6.2).

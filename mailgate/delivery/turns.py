@@ -7,7 +7,6 @@ Never touches the journal.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from mailgate.delivery.room import Hold
 from mailgate.dispatch.take import Take
@@ -17,10 +16,10 @@ from mailgate.journal.settling import Settlement
 from mailgate.model.message import Claim
 from mailgate.model.outcome import Kind, Outcome
 from mailgate.model.state import WAITING, State
+from mailgate.model.value import Value
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Value, frozen=True):
     """An outcome that waits to be written."""
 
     settlement: Settlement

@@ -8,7 +8,6 @@ once a second. Never writes; the probe itself is claimed at the journal.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from mailgate.config.shape import Config
 from mailgate.config.terms import Rate
@@ -17,10 +16,10 @@ from mailgate.journal.asides import By, meant
 from mailgate.journal.breakers import Change, Health
 from mailgate.journal.queue import Head
 from mailgate.limits.breaker import Kind, Subject, rate
+from mailgate.model.value import Value
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(Value, frozen=True):
     """How a head may go: by which relay, and as the probe of what. No relay: not now.
 
     ``aside`` is set for a head that has to be put aside, with those like it.

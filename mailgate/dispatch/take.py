@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from mailgate import failpoints
@@ -34,6 +34,7 @@ from mailgate.metrics import families
 from mailgate.metrics.tally import Tally
 from mailgate.model.message import Claim
 from mailgate.model.state import Lane
+from mailgate.model.value import Value, replace
 from mailgate.model.verp import bounce_address
 
 #: The gate is shown the breakers and pauses again after this (seconds).
@@ -53,8 +54,7 @@ class Admitted(NamedTuple):
     ask: Ask
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(Value, frozen=True):
     """A claim with the bucket it came from and, when it is paced, its permit."""
 
     claim: Claim

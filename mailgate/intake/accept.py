@@ -12,7 +12,6 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any, Protocol
@@ -40,6 +39,7 @@ from mailgate.limits.policy import Policy
 from mailgate.model.address import Address
 from mailgate.model.ids import spell
 from mailgate.model.message import Unsubscribe
+from mailgate.model.value import replace
 from mailgate.tracing.spans import Tracing
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from mailgate.config.digests import Digest
@@ -17,6 +16,7 @@ from mailgate.contract.faults import Fault
 from mailgate.contract.submission import Recipient, Submission
 from mailgate.journal.arrivals import NewRecipient
 from mailgate.journal.gathering import Gather, slot
+from mailgate.model.value import replace
 
 #: What follows ``data`` or ``recipients[n].data`` when a fault is in an item.
 _ITEM = re.compile(r"^(data|recipients\[\d+\]\.data)\.([^.]+)\.\d+(?=\.|$)")

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from mailgate.model.value import Value
 
 #: Told about trouble with a broker, in one line without a password.
 Trouble = Callable[[str], None]
@@ -24,8 +25,7 @@ class DoorClosed(Exception):
     """The door was closed; nothing more comes through it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(Value, frozen=True):
     """One message as the transport gave it.
 
     ``identity`` is the transport's own and the same on every delivery: the AMQP

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
@@ -28,13 +28,13 @@ from mailgate.journal.telling import EVENT
 from mailgate.model.ids import Ids, spell
 from mailgate.model.message import Attachment
 from mailgate.model.state import Lane
+from mailgate.model.value import Value, replace
 
 #: How often ids are drawn for a batch: two long runs of them overlap more than once.
 _DRAWS = 5
 
 
-@dataclass(frozen=True, slots=True)
-class NewRecipient:
+class NewRecipient(Value, frozen=True):
     kind: str
     email: str
     name: str
@@ -44,8 +44,7 @@ class NewRecipient:
     gather: Gather | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NewParked:
+class NewParked(Value, frozen=True):
     """Raw bytes that did not become a message, or not wholly; ``faults`` is JSON text."""
 
     identity: str
@@ -58,8 +57,7 @@ class NewParked:
     message_id: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(Value, frozen=True):
     """One accepted submission, ready to be written.
 
     ``session`` is set for a delivery that has no identity of its own (AMQP

@@ -7,7 +7,7 @@ Each row is moved once, many in a statement; its state, number and due time stay
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 import sqlalchemy as sa
@@ -16,6 +16,7 @@ from mailgate.journal.buckets import BucketKey, ensure_bucket
 from mailgate.journal.database import Database
 from mailgate.journal.tables import WAITING_SQL
 from mailgate.model.state import State
+from mailgate.model.value import replace
 
 #: Rows looked at in one statement.
 MOST = 2000

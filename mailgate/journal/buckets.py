@@ -6,15 +6,14 @@ Owns their numbers. Never chooses who waits where.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from mailgate.model.state import Lane
+from mailgate.model.value import Value
 
 
-@dataclass(frozen=True, slots=True)
-class BucketKey:
+class BucketKey(Value, frozen=True):
     """What the waiting recipients of one bucket have in common."""
 
     lane: Lane

@@ -7,7 +7,6 @@ be paused is drained. Never pauses and never touches a claim: it ends by itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import sqlalchemy as sa
 
@@ -16,6 +15,7 @@ from mailgate.journal.database import Database, packed
 from mailgate.journal.pauses import What
 from mailgate.journal.tables import WAITING_SQL, buckets
 from mailgate.model.state import Lane
+from mailgate.model.value import replace
 
 #: Waiting recipients moved to another lane in one transaction.
 MOST = 2000

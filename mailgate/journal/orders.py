@@ -26,14 +26,14 @@ from mailgate.journal.tables import messages, orders
 from mailgate.journal.telling import tell
 from mailgate.model.ids import Ids, spell, unspell
 from mailgate.model.state import FINAL, Lane, State
+from mailgate.model.value import Value
 
 #: How long an order waits for its message (ms): brokers keep no order between queues and
 #: processes, and a producer that was unsure publishes again.
 EARLY = 86_400_000
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(Value, frozen=True):
     """One order, ready to be carried out.
 
     ``identity`` is what makes a repeat the same order, ``target`` what names the message.

@@ -30,16 +30,15 @@ from mailgate.limits.policy import Cap
 from mailgate.model.ids import Ids
 from mailgate.model.message import Claim
 from mailgate.model.state import Lane, State
+from mailgate.model.value import Value
 
 
-@dataclass(frozen=True, slots=True)
-class Bucket:
+class Bucket(Value, frozen=True):
     id: int
     key: BucketKey
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(Value, frozen=True):
     """A recipient that is due, as far as the take must know it."""
 
     id: int
@@ -69,8 +68,7 @@ class Head:
         return self.email.rpartition("@")[2]
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Value, frozen=True):
     """A head that the limits admitted: the relay it goes to, and its throttle charges.
 
     With ``probes`` it goes only as the one probe of all these. With ``full`` a throttle was

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import sqlalchemy as sa
@@ -22,10 +21,10 @@ from mailgate.journal.tables import renderings
 from mailgate.journal.telling import EVENT
 from mailgate.limits.breaker import Signal, Subject
 from mailgate.model.state import State, allowed
+from mailgate.model.value import Value
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Value, frozen=True):
     """The record of one conversation for one recipient, with the relay's own words."""
 
     relay: str
@@ -39,8 +38,7 @@ class Attempt:
     error_class: str
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(Value, frozen=True):
     """Where one claimed recipient goes.
 
     ``path`` has each state on the way, the last being where it rests (uncertain

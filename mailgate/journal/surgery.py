@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
@@ -20,6 +20,7 @@ from mailgate.journal.tables import actions, buckets, messages, parked, recipien
 from mailgate.journal.telling import EVENT
 from mailgate.model.address import Address
 from mailgate.model.state import RESENDABLE, WAITING, Lane, State, allowed
+from mailgate.model.value import replace
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from mailgate.config.terms import Rate
+from mailgate.model.value import Value
 
 #: A permit is valid for this share of its limit's period, and no longer than so many seconds.
 #: It is what a limit loses: 1.5%.
@@ -59,15 +60,13 @@ _SLACK = 0.0035
 MAX_AHEAD = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Value, frozen=True):
     """One message's limits by name; all admit it together, or none. No limits: always."""
 
     keys: tuple[tuple[str, Rate], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Value, frozen=True):
     """Send MAIL in [opens, closes], else ask again. On this process's ``time.monotonic()``."""
 
     opens: float

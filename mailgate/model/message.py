@@ -11,6 +11,7 @@ from typing import Any
 
 from mailgate.model.address import Address
 from mailgate.model.state import Lane
+from mailgate.model.value import Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,7 @@ class Unsubscribe:
     one_click: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Letter:
+class Letter(Value, frozen=True):
     """Everything that the bytes of one mail are made from, and nothing else.
 
     Equal letters render to equal bytes: time and randomness come in through
@@ -60,8 +60,7 @@ class Letter:
     unsubscribe: Unsubscribe | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(Value, frozen=True):
     """What one SMTP transaction carries (RFC 5321 section 2.3.1): one recipient.
 
     ``mail_from`` is empty for the null reverse-path. ``content`` ends in CRLF and
@@ -83,8 +82,7 @@ class Envelope:
         return not (addresses and self.content.isascii())
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Value, frozen=True):
     """One recipient that this process, and no other, may now send to.
 
     ``token`` fences every later write about it. ``attempts`` counts the

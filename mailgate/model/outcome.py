@@ -6,10 +6,10 @@ impossible. Never decides what follows from one: ``delivery.retry`` does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from mailgate.model.state import Phase
+from mailgate.model.value import Value
 
 
 class Kind(StrEnum):
@@ -52,8 +52,7 @@ class Suppress(StrEnum):
     AGAIN = "again"
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Value, frozen=True):
     """An SMTP reply as it came: ``code`` 0 when the relay said nothing."""
 
     code: int
@@ -64,8 +63,7 @@ class Reply:
         return f"{self.code} {self.text}" if self.code else self.text
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Value, frozen=True):
     """How one recipient's attempt ended.
 
     ``error_class`` is the field's short word for the failure (``mailbox_full``,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from mailgate.config.shape import Config
@@ -21,6 +21,7 @@ from mailgate.journal.surgery import Act, resolve_parked
 from mailgate.limits.policy import Policy
 from mailgate.model.ids import spell
 from mailgate.model.state import Lane
+from mailgate.model.value import replace
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from threading import Barrier, Thread
 
 import pytest
@@ -15,6 +14,7 @@ from mailgate.journal.arrivals import BucketKey, NewParked
 from mailgate.model.ids import Ids
 from mailgate.model.message import Attachment
 from mailgate.model.state import Lane
+from mailgate.model.value import replace
 from tests.contract.journal.rig import BUCKET, Rig, arrival
 
 

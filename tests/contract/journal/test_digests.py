@@ -6,7 +6,7 @@ import json
 import random
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -26,6 +26,7 @@ from mailgate.model.address import Address
 from mailgate.model.ids import spell
 from mailgate.model.message import Letter
 from mailgate.model.state import Lane, State
+from mailgate.model.value import replace
 from mailgate.operations.digests import CHUNK, Closer
 from tests.contract.journal.rig import Rig, arrival
 

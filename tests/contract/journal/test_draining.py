@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from mailgate.journal import draining, standing
 from mailgate.journal.pauses import What
 from mailgate.model.state import Lane, State
+from mailgate.model.value import replace
 from tests.contract.journal.rig import BUCKET, Rig, arrival, settlement
 
 

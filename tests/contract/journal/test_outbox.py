@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import jsonschema_rs
@@ -22,6 +21,7 @@ from mailgate.journal.retention import Retention
 from mailgate.journal.surgery import Act, Surgery
 from mailgate.model.ids import spell
 from mailgate.model.state import State
+from mailgate.model.value import replace
 from tests.contract.journal.rig import BUCKET, Rig, arrival, attempt, settlement
 from tests.contract.journal.test_digests import desk_of, item, wait
 

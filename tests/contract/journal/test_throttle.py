@@ -6,13 +6,13 @@ import random
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from threading import Barrier
 
 from mailgate.journal.facts import hmac_key
 from mailgate.journal.surgery import Act, Surgery
 from mailgate.journal.throttle import Charge
 from mailgate.model.state import State
+from mailgate.model.value import replace
 from tests.contract.journal.rig import Rig, arrival, attempt, settlement
 
 HOUR = 3_600_000

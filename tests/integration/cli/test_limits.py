@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from mailgate.journal import connections
 from mailgate.journal.queue import Candidate
 from mailgate.limits.policy import Cap
 from mailgate.model.state import State
+from mailgate.model.value import replace
 from tests.contract.journal.rig import Rig, arrival, attempt, settlement
 from tests.integration.cli.conftest import Shell
 

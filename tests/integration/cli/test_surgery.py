@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from mailgate.model.state import Lane, State
+from mailgate.model.value import replace
 from mailgate.operations import draining
 from tests.contract.journal.rig import BUCKET, Rig, arrival, settlement
 from tests.integration.cli.conftest import Shell

@@ -7,7 +7,6 @@ import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from mailgate.journal import outbox
 from mailgate.metrics import families
 from mailgate.metrics.tally import Tally, Totals, together
 from mailgate.model.state import State
+from mailgate.model.value import replace
 from tests.contract.journal.rig import BUCKET, Rig, arrival, attempt, settlement
 from tests.integration.events.listeners import Listener
 from tests.servers import Valkey

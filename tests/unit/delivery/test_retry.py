@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,6 +23,7 @@ from mailgate.model.address import Address
 from mailgate.model.message import Claim, Letter
 from mailgate.model.outcome import Outcome, Reply, Scope, Suppress
 from mailgate.model.state import Lane, Phase, State
+from mailgate.model.value import replace
 
 NOW = 1_800_000_000_000
 STREAM = Stream(retry=Backoff(first=60, factor=3, cap=3600, jitter=0.2, give_up=86400))

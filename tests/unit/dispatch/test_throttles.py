@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from mailgate.journal.arrivals import BucketKey
 from mailgate.journal.queue import Bucket, Head
 from mailgate.journal.throttle import Charge
 from mailgate.model.state import Lane
+from mailgate.model.value import replace
 
 MINUTE, HOUR = 60_000, 3_600_000
 

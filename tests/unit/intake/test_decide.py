@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from mailgate.journal.orders import Order
 from mailgate.journal.rescheduling import When
 from mailgate.limits.policy import Policy
 from mailgate.model.state import Lane
+from mailgate.model.value import replace
 
 CONFIG = Config.model_validate(
     {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from mailgate.limits.breaker import Kind, Sign
@@ -11,6 +9,7 @@ from mailgate.limits.symptoms import signals
 from mailgate.model import outcome as outcomes
 from mailgate.model.outcome import Outcome, Reply, Scope
 from mailgate.model.state import Phase
+from mailgate.model.value import replace
 from mailgate.smtp.classify import classify
 
 

@@ -6,7 +6,6 @@ import email
 import email.policy
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from email.message import EmailMessage
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 
 from mailgate.model.address import Address
 from mailgate.model.message import Letter, Unsubscribe
+from mailgate.model.value import replace
 from mailgate.render import Catalogue, Renderer, RenderError, Template
 from mailgate.render.inline import MAX_HTML
 from mailgate.render.renderer import MAX_BODY
