@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -112,7 +112,7 @@ def faults_of(
     return found
 
 
-def shortened(faults: list[Fault]) -> tuple[Fault, ...]:
+def shortened(faults: Sequence[Fault]) -> tuple[Fault, ...]:
     """The first faults, and how many more there are."""
     if len(faults) <= MOST_FAULTS:
         return tuple(faults)
@@ -154,7 +154,9 @@ def _sentence(
         return _TYPES[kind]
     if kind == "extra_forbidden":
         # Suggest only at the top: elsewhere the few names are in the manual.
-        near = get_close_matches(str(place[-1]), list(known), 1, 0.7) if len(place) == 1 else []
+        near = (
+            get_close_matches(str(place[-1])[:64], list(known), 1, 0.7) if len(place) == 1 else []
+        )
         return "is not a field of the contract" + (f"; did you mean {near[0]}?" if near else "")
     if kind == "string_too_long":
         return f"must not be longer than {context['max_length']} characters"

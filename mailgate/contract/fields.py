@@ -28,6 +28,8 @@ MAX_ADDRESS = 320
 MAX_SHARED = 50
 #: One transaction of the journal stays small.
 MAX_RECIPIENTS = 1000
+#: A recipient has five: a thousand with thousands each would be a million faults.
+MAX_FIELDS = 20
 #: Identities are indexed; peers allow the same.
 MAX_KEY = 256
 MAX_TAGS = 10
@@ -50,7 +52,8 @@ CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 #: A display name before an address: words as people write them, or one quoted string.
 #: Commas, semicolons, colons and brackets need the quotes (RFC 5322 section 3.4).
-_NAMED = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|([^"<>,;:@\\()\[\]]*))\s*<([^<>\s]*)>\s*')
+#: The blanks around and before the bracket are nobody else's, or time would be squared.
+_NAMED = re.compile(r'(?:"((?:[^"\\]|\\.)*)"\s*|([^"<>,;:@\\()\[\]]*))<([^<>\s]*)>')
 _QUOTED_PAIR = re.compile(r"\\(.)")
 
 _INSTANT = re.compile(
@@ -161,7 +164,7 @@ def _why(sentence: str) -> str:
 def _named(text: str) -> Address:
     if len(text) > MAX_NAME + MAX_ADDRESS:
         raise broken("is too long for one address with a name")
-    found = _NAMED.fullmatch(text)
+    found = _NAMED.fullmatch(text.strip())
     if found is None:
         raise broken("must be exactly one address; a name with commas or colons needs quotes")
     quoted, words, email = found.groups()

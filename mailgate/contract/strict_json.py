@@ -11,6 +11,7 @@ import json
 import math
 import re
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -23,10 +24,14 @@ MAX_DEPTH = 32
 MAX_DIGITS = 128
 #: Names in one object; only a hostile or a broken program writes more.
 MAX_NAMES = 10_000
+#: Values in one document: each takes some fifty bytes in memory, and two on the wire.
+MAX_VALUES = 250_000
 
 #: A key that could be read: one line of characters that every store can hold.
 KEY = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,256}")
 #: Escapes that can make what strict UTF-8 cannot hold: NUL and halves of surrogate pairs.
+#: A text with its quotes, closed or not.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _ODD_ESCAPE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 
 
@@ -64,8 +69,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(pairs) > MAX_NAMES:
         raise _TooMany
     flawed = _Twice(out)
-    names = [name for name, _ in pairs]
-    flawed.names = frozenset(name for name in names if names.count(name) > 1)
+    counted = Counter(name for name, _ in pairs)
+    flawed.names = frozenset(name for name, times in counted.items() if times > 1)
     _noticed.flaws = True
     return flawed
 
@@ -94,6 +99,8 @@ def parse(body: bytes) -> tuple[Any, list[tuple[Place, Fault]]]:
     With faults the document is still what could be read, so that its other
     faults can be found too.
     """
+    if len(body) > MAX_VALUES and _values(body) > MAX_VALUES:
+        return None, [((), Fault("", f"has more than {MAX_VALUES} values"))]
     text = _text(body)
     if isinstance(text, Fault):
         return None, [((), text)]
@@ -116,6 +123,27 @@ def parse(body: bytes) -> tuple[Any, list[tuple[Place, Fault]]]:
 
 
 _TOO_DEEP = Fault("", f"is nested deeper than {MAX_DEPTH} levels")
+
+
+def _values(body: bytes) -> int:
+    """How many values there are at most, counted no further than matters.
+
+    What stands in texts counts only as long as it makes no difference.
+    """
+    found = _marks(body, 0, len(body))
+    if found <= MAX_VALUES:
+        return found
+    found = at = 0
+    for text in _STRING.finditer(body):
+        found += _marks(body, at, text.start())
+        at = text.end()
+        if found > MAX_VALUES:
+            return found
+    return found + _marks(body, at, len(body))
+
+
+def _marks(body: bytes, start: int, end: int) -> int:
+    return sum(body.count(mark, start, end) for mark in (b",", b"[", b"{"))
 
 
 def _text(body: bytes) -> str | Fault:

@@ -126,6 +126,8 @@ def _recipient(value: Any) -> Any:
     """A bare address is a recipient too; ``data`` has its other spellings here as well."""
     if type(value) is str:
         return {"email": value}
+    if isinstance(value, dict) and len(value) > fields.MAX_FIELDS:
+        raise broken(f"must not hold more than {fields.MAX_FIELDS} fields")
     if isinstance(value, dict) and not DATA_ALIASES.isdisjoint(value):
         _, faults = renamed(value, ALIASES)
         if faults:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from mailgate.config.shape import Config
 from mailgate.config.streams import Stream
 from mailgate.contract.commands import Command
-from mailgate.contract.faults import Fault
+from mailgate.contract.faults import MOST_FAULTS, Fault, shortened
 from mailgate.contract.read import Refusal, read, remainder
 from mailgate.contract.submission import Submission
 from mailgate.intake import commands, digest, permitted, throttle
@@ -256,9 +256,17 @@ def _recipients(
         # Named by their places in what was published.
         left_out = {r.index for r in said.refused}
         places = (n for n in itertools.count() if n not in left_out)
+        #: Of those who have nothing of their own, what is wrong with the first.
+        shared: list[Fault] | None = None
         for index, r in zip(places, said.recipients, strict=False):
-            faults = _check(said, {**said.data, **r.data}, check_data, f"recipients[{index}].data")
-            bad += faults
+            place = f"recipients[{index}].data"
+            if r.data:
+                faults = _check(said, {**said.data, **r.data}, check_data, place)
+            else:
+                if shared is None:
+                    shared = _check(said, said.data, check_data, "data")
+                faults = _placed(shared, place)
+            bad += faults if len(bad) <= MOST_FAULTS else faults[:1]
             if faults or r.email in seen:
                 continue
             seen.add(r.email)
@@ -283,8 +291,13 @@ def _check(
 ) -> list[Fault]:
     if said.template is None:
         return []
+    return _placed(check_data(said.template, data), place)
+
+
+def _placed(faults: Sequence[DataFault], place: str) -> list[Fault]:
+    """Faults of ``data``, said of the place where that was written."""
     out = []
-    for fault in check_data(said.template, data):
+    for fault in faults:
         field = fault.field
         if field == "data" or field.startswith(("data.", "data[")):
             field = place + field[len("data") :]
@@ -363,7 +376,9 @@ def _left_out(
 
 
 def _fault_text(faults: Sequence[Fault]) -> str:
-    return json.dumps([{"field": f.field, "rule": f.rule} for f in faults], ensure_ascii=False)
+    """The first faults as JSON, which a person can read."""
+    said = [{"field": f.field, "rule": f.rule} for f in shortened(faults)]
+    return json.dumps(said, ensure_ascii=False)
 
 
 def _ms(at: datetime | None) -> int | None:

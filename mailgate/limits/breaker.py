@@ -141,7 +141,7 @@ def step(
         if not probe:
             return record
         if sign is Sign.NOTHING:
-            wait = max(UNLEARNED, int(signal.wait * 1000))
+            wait = max(UNLEARNED, int(min(signal.wait, LONGEST) * 1000))
             return replace(record, until=max(record.until, now + wait), probe=(0, 0))
         if sign is Sign.OK:
             return replace(record, failures=0, opened=0, since=0, until=0, probe=(0, 0))

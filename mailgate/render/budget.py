@@ -198,6 +198,8 @@ def guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         if isinstance(result, str):
             if len(result) > 255:
                 spend(len(result) >> 8)
+        elif isinstance(result, list):
+            spend(len(result))
         elif isinstance(result, int):
             return number(result)
         return result

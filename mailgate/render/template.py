@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import jinja2
@@ -24,6 +25,9 @@ RESERVED = frozenset({"theme", "product", "sender", "unsubscribe", "locale", "di
 
 _RIGHT_TO_LEFT = frozenset({"ar", "dv", "fa", "he", "ks", "ps", "sd", "ug", "ur", "yi"})
 _SUBJECT_CHARACTERS = 500
+#: Hostile data can break as many rules as it has values.
+_FAULTS = 100
+_VALUES = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +104,18 @@ class Template:
         return self.variants[self.manifest.default_locale]
 
     def faults(self, data: Mapping[str, Any]) -> list[Fault]:
-        """Every rule of the schema that ``data`` breaks; empty when it fits."""
+        """The rules of the schema that ``data`` breaks, the first hundred; empty when it fits."""
         plain = data if type(data) is dict else dict(data)
         if self.validator.is_valid(plain):
             return []
-        return [fault for error in self.validator.iter_errors(plain) for fault in _faults(error)]
+        if _many(plain):
+            # The library makes all errors before it gives the first; of few there are few.
+            try:
+                self.validator.validate(plain)
+            except jsonschema_rs.ValidationError as error:
+                return _faults(error)[:_FAULTS]
+        found = (f for error in self.validator.iter_errors(plain) for f in _faults(error))
+        return list(islice(found, _FAULTS))
 
     def context(
         self,
@@ -142,6 +153,17 @@ class Broken:
 
     name: str
     error: str
+
+
+def _many(data: Mapping[str, Any]) -> bool:
+    """Whether data has so many values that it could break far more rules than anyone reads."""
+    left, waiting = _VALUES, [data]
+    while waiting and left > 0:
+        value: Any = waiting.pop()
+        if isinstance(value, dict | list):
+            left -= len(value)
+            waiting += islice(value.values() if isinstance(value, dict) else value, _VALUES)
+    return left <= 0
 
 
 def _faults(error: Any) -> list[Fault]:

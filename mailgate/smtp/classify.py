@@ -40,14 +40,20 @@ _WHEN = re.compile(
     r"|\bretry.after[\s:=]{1,3}(?P<bare>\d{1,6})\b(?!\s?[a-z.:/-])",
     re.IGNORECASE,
 )
+LONGEST_WISH = 7 * 86400.0
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def retry_after(text: str) -> float | None:
     """The wait in seconds that a reply asks for: "try again in 5 minutes", "in 00:05:00".
 
-    It is the relay's wish: who schedules by it caps it.
+    It is the relay's wish: who schedules by it caps it, and beyond a week it is a week.
     """
+    wait = _asked(text)
+    return None if wait is None else min(wait, LONGEST_WISH)
+
+
+def _asked(text: str) -> float | None:
     text = text[:READ]
     if _LATER.search(text) is None:
         return None

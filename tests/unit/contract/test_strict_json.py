@@ -74,7 +74,7 @@ def test_deep_nesting_is_refused_and_no_recursion_error_escapes(opening: bytes, 
     closing = b"]" if opening == b"[" else b"}"
     for body in (opening * depth + b"1" + closing * depth, opening * depth):
         found = faults(body)
-        assert "nested deeper" in found[0] or "is not JSON" in found[0]
+        assert any(w in found[0] for w in ("nested deeper", "is not JSON", "more than"))
     complete = opening * (MAX_DEPTH + 1) + b"1" + closing * (MAX_DEPTH + 1)
     assert faults(complete) == [f"is nested deeper than {MAX_DEPTH} levels"]
 

@@ -13,6 +13,7 @@ from mailgate.config.terms import Rate
 from mailgate.limits.breaker import (
     ABANDONED,
     FORGET,
+    LONGEST,
     TOGETHER,
     Kind,
     Record,
@@ -144,6 +145,9 @@ def test_a_probe_that_learned_nothing_makes_place_for_the_next_a_little_later() 
     assert (record.opened, seconds(record, now)) == (1, 1.0)
     waiting = after(mine, Signal(Sign.NOTHING, wait=3), probe=True, now=now)
     assert seconds(waiting, now) == 3.0
+    # Whatever a relay wishes for: others' mail waits for this too.
+    waiting = after(mine, Signal(Sign.NOTHING, wait=86400 * 9999), probe=True, now=now)
+    assert seconds(waiting, now) == LONGEST
 
 
 def test_an_operator_may_have_it_probed_at_once() -> None:

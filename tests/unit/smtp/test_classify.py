@@ -239,6 +239,7 @@ def test_a_text_made_to_be_slow_is_not(text: str) -> None:
         ("Retry-After: 300", 300),
         ("slow down; try again within 15 mins", 900),
         ("deferred, in 10-minutes", 600),
+        ("try again in 999999 days", 7 * 86400),
         ("retry after 192.0.2.1 is delisted", None),
         ("wait for 3 months", None),
         ("try again later", None),
