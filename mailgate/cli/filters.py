@@ -243,11 +243,9 @@ def left_suppressed(many: int) -> None:
 
 def bell(config: Config) -> Callable[[Lane], None]:
     """A ring that is best-effort: without a broker the workers look by themselves."""
-    from mailgate.worker import celery_app
     from mailgate.worker.doorbell import Doorbell
 
-    celery_app.use(config)
-    doorbell = Doorbell(celery_app.app)
+    doorbell = Doorbell(config)
 
     def close() -> None:
         doorbell.close(2.0)

@@ -59,7 +59,6 @@ def intake() -> None:
     from mailgate.operations.mending import keep_fresh
     from mailgate.render.catalogue import built_in_root
     from mailgate.render.shelf import Shelf
-    from mailgate.worker import celery_app
     from mailgate.worker.doorbell import Doorbell
 
     setting.logs()
@@ -67,7 +66,6 @@ def intake() -> None:
     database = setting.database(hot=True)
     roots = (*config.templates.path, built_in_root())
     shelf = Shelf(roots, default_locale=config.default_locale)
-    celery_app.use(config)
     ids = Ids(random.random)
     url = config.intake.url or config.broker.url or ""
     tracing = _tracing(config)
@@ -91,7 +89,7 @@ def intake() -> None:
     async def run(stop: asyncio.Event) -> None:
         beating = asyncio.create_task(pulse.keep())
         current = asyncio.create_task(keep_current(config, database, "intake", adopt))
-        with Doorbell(celery_app.app) as bell:
+        with Doorbell(config) as bell:
             fresh = asyncio.create_task(keep_fresh(shelf, lambda _names: None))
             telling = asyncio.create_task(publisher.run())
             await serve(

@@ -113,7 +113,7 @@ class _Process:
             if self._bridge is None or self._pid != os.getpid():
                 settings = config()
                 limits = time_limits(settings.worker.deadline)
-                doorbell = Doorbell(app)
+                doorbell = Doorbell(settings)
                 make, ring = self.factory, doorbell.ring
                 self._bridge = Bridge(
                     functools.partial(make, settings, ring),
@@ -237,12 +237,6 @@ def config() -> Config:
         failpoints.arm(os.environ)
         _process.given = _load()
     return _process.given
-
-
-def doorbell(config: Config) -> Doorbell:
-    """A doorbell for a process that is no worker; close it at the end."""
-    use(config)
-    return Doorbell(app)
 
 
 app = Celery("mailgate", task_cls=PlainTask)

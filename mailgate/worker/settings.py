@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from celery.schedules import crontab
 from kombu import Exchange, Queue
 
 from mailgate.config.shape import Config
@@ -121,6 +120,9 @@ def celery_settings(config: Config) -> dict[str, Any]:
             "broker.url is not set: workers need a broker (redis://… or amqp://…); "
             "'mailgate up' brings its own"
         )
+    # Here and not above: who only rings needs nothing of Celery.
+    from celery.schedules import crontab
+
     limits = time_limits(config.worker.deadline)
     return {
         **broker_settings(config.broker.url, limits.visibility),

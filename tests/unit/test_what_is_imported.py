@@ -23,6 +23,7 @@ from mailgate.intake.doors import open_doors
 from mailgate.intake.service import serve
 from mailgate.render.shelf import Shelf
 from mailgate.worker.doorbell import Doorbell
+from mailgate.worker.probe import broker_answers
 open_doors("{broker}", "mailgate.inbox")
 """
 WORKER = """
@@ -53,7 +54,8 @@ def _imported(code: str, broker: str) -> set[str]:
 
 @pytest.mark.parametrize("broker", ["redis://127.0.0.1/0", "amqp://127.0.0.1//"])
 @pytest.mark.parametrize(
-    ("code", "not_needed"), [(INTAKE, NEVER | ELSEWHERE | RENDERING), (WORKER, NEVER | ELSEWHERE)]
+    ("code", "not_needed"),
+    [(INTAKE, NEVER | ELSEWHERE | RENDERING | {"celery"}), (WORKER, NEVER | ELSEWHERE)],
 )
 def test_a_process_imports_only_what_it_uses(code: str, not_needed: set[str], broker: str) -> None:
     found = _imported(code, broker)

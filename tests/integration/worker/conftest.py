@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from celery import Celery
 
 from mailgate.config.shape import Config
 from mailgate.model.state import Lane
 from mailgate.worker.doorbell import Doorbell
-from mailgate.worker.settings import celery_settings
 
 _ROOT = Path(__file__).parents[3]
 
@@ -190,9 +188,7 @@ def doorbell_of() -> Iterator[Callable[[Config], Doorbell]]:
     made: list[Doorbell] = []
 
     def make(config: Config) -> Doorbell:
-        app = Celery("rings", set_as_current=False)
-        app.add_defaults(lambda: celery_settings(config))
-        made.append(Doorbell(app))
+        made.append(Doorbell(config))
         return made[-1]
 
     yield make

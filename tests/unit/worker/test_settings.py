@@ -16,6 +16,7 @@ from mailgate.config.shape import Config
 from mailgate.model.state import Lane
 from mailgate.worker.broker import broker_settings
 from mailgate.worker.celery_app import PlainTask
+from mailgate.worker.doorbell import ring
 from mailgate.worker.settings import (
     CLEAN,
     TASK,
@@ -162,3 +163,14 @@ def test_an_async_def_is_refused_as_a_task() -> None:
             return 1
 
         assert app.task(lazy=False)(runs)() == 1
+
+
+def test_a_ring_is_what_celery_would_send() -> None:
+    app = Celery("rings", set_as_current=False)
+    app.add_defaults(
+        lambda: celery_settings(Config.model_validate({"broker": {"url": "redis://h/0"}}))
+    )
+    args = {"args": ["high"], "kwargs": {}, "ignore_result": True, "origin": "me@here"}
+    sent = app.amqp.as_task_v2("one", "mailgate.deliver", **args)
+    assert ring(Lane.HIGH, "one", "me@here") == (sent.headers, sent.body)
+    assert sent.properties == {"correlation_id": "one", "reply_to": ""}
