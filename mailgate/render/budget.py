@@ -35,6 +35,10 @@ SECONDS = 2.0
 BITS = 256
 
 _LOOK = 64
+#: What looks at each item: of a text that would be each letter, and so is an error.
+_OF_ITEMS = frozenset({"map", "rejectattr", "selectattr", "sort", "unique"})
+#: What holds items that are looked at.
+_SEVERAL = (list, dict, type({}.keys()), type({}.values()), type({}.items()))
 #: What costs the same whatever it is given.
 _FREE = frozenset({"count", "length", "first", "last", "default", "d"})
 
@@ -186,12 +190,14 @@ def guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         steps = 1
+        if name in _OF_ITEMS and isinstance(args[at] if args[at:] else None, str):
+            raise RenderError("template_broken", f"|{name} goes through a list, and this is text")
         for value in args[at:]:
             if isinstance(value, str):
                 if len(value) > PIECE:
                     raise _too_large()
                 steps += len(value) >> 8
-            elif isinstance(value, list | dict):
+            elif isinstance(value, _SEVERAL):
                 steps += len(value)
         spend(steps)
         result = function(*args, **kwargs)
