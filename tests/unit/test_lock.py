@@ -23,6 +23,7 @@ OPTIONAL = {canonicalize_name(Requirement(r).name) for rs in EXTRAS.values() for
 PRODUCERS = {"django", "flask", "blinker", "pytest"}
 RUN = [Requirement(r) for r in PROJECT["project"]["dependencies"]]
 TEST = [Requirement(r) for r in PROJECT["dependency-groups"]["test"]]
+FUZZ = [Requirement(r) for r in PROJECT["dependency-groups"]["fuzz"]]
 BUILD = [Requirement(r) for r in PROJECT["build-system"]["requires"]]
 
 
@@ -53,6 +54,13 @@ def test_each_test_dependency_is_in_the_test_lock(wanted: Requirement) -> None:
     assert version(pin) in wanted.specifier, "another version is locked: ./dev lock"
 
 
+@pytest.mark.parametrize("wanted", FUZZ, ids=str)
+def test_what_fuzzing_needs_is_in_the_fuzz_lock(wanted: Requirement) -> None:
+    pin = locked("fuzz").get(canonicalize_name(wanted.name))
+    assert pin is not None, "not locked: ./dev lock"
+    assert version(pin) in wanted.specifier, "another version is locked: ./dev lock"
+
+
 @pytest.mark.parametrize("wanted", BUILD, ids=str)
 def test_what_builds_the_wheel_is_in_the_build_lock(wanted: Requirement) -> None:
     pin = locked("build").get(canonicalize_name(wanted.name))
@@ -67,7 +75,7 @@ def test_tests_run_with_the_versions_that_run_in_production() -> None:
     }
 
 
-@pytest.mark.parametrize(("name", "least"), [("run", 20), ("test", 20), ("build", 2)])
+@pytest.mark.parametrize(("name", "least"), [("run", 20), ("test", 20), ("build", 2), ("fuzz", 0)])
 def test_every_locked_package_has_hashes_and_no_address(name: str, least: int) -> None:
     text = (ROOT / "requirements" / f"{name}.txt").read_text()
     entries = re.split(r"\n(?=\S)", text)
