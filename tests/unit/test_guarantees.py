@@ -1,22 +1,25 @@
-"""``docs/guarantees.md``: each promise names what holds it, and that exists."""
+"""Guarantees and security: each promise names what holds it, and that exists."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import pytest
+
 from bench.faults import rows  # noqa: F401 - the rows enter themselves
 from bench.faults.fault import FAULTS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/guarantees.md").read_text()
+SECURITY = (ROOT / "docs/security.md").read_text()
 
 
-def promises() -> list[list[str]]:
+def promises(page: str = PAGE) -> list[list[str]]:
     """The rows of every table whose last column says what holds them."""
     found = []
     holding = False
-    for line in PAGE.splitlines():
+    for line in page.splitlines():
         if not line.startswith("|"):
             holding = False
             continue
@@ -36,17 +39,20 @@ def all_tests() -> set[str]:
     }
 
 
-def test_every_promise_names_what_holds_it_and_that_exists() -> None:
+@pytest.mark.parametrize(
+    ("page", "least"), [(PAGE, 25), (SECURITY, 20)], ids=["guarantees", "security"]
+)
+def test_every_promise_names_what_holds_it_and_that_exists(page: str, least: int) -> None:
     known = all_tests() | FAULTS.keys()
-    assert len(promises()) > 25
-    for promise in promises():
+    assert len(promises(page)) > least
+    for promise in promises(page):
         names = re.findall(r"`([^`]+)`", promise[-1])
         assert names, f"nothing holds: {promise[0]}"
         assert set(names) <= known, set(names) - known
 
 
 def test_every_name_on_the_page_exists() -> None:
-    named = set(re.findall(r"`(test_\w+)`", PAGE))
+    named = set(re.findall(r"`(test_\w+)`", PAGE + SECURITY))
     assert named - all_tests() == set()
 
 

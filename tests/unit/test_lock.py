@@ -111,3 +111,15 @@ def test_everything_that_mailgate_imports_is_in_the_run_lock() -> None:
     absent -= PRODUCERS
     absent -= {n for n in absent if OPTIONAL & set(map(canonicalize_name, owners[n]))}
     assert absent == set()
+
+
+def test_the_parser_of_html_is_one_without_the_known_hole() -> None:
+    """lxml before 6.1 resolves entities from files by default (CVE-2026-41066)."""
+    assert version(locked("run")["lxml"]) >= Version("6.1.0")
+
+
+def test_the_audit_asks_about_everything_that_is_locked() -> None:
+    script = (ROOT / "dev").read_text()
+    [names] = re.findall(r"for file in ([a-z ]+); do\n +\.venv/audit/bin/pip-audit", script)
+    assert set(names.split()) == {path.stem for path in (ROOT / "requirements").glob("*.txt")}
+    assert "exec ./dev audit" in (ROOT / ".ci/audit").read_text()

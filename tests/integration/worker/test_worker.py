@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -205,7 +207,17 @@ def test_two_workers_of_one_name_live_beside_each_other(
     assert two.running
 
 
-def test_a_stranger_in_the_queue_does_not_end_the_worker(site: Site) -> None:
+class Pickled:
+    """Opens a file when it is unpickled."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (self.path, "w")
+
+
+def test_a_stranger_in_the_queue_does_not_end_the_worker(site: Site, tmp_path: Path) -> None:
     worker = site.worker()
     [queue] = [q for q in queues() if q.name == "mailgate.high"]
 
@@ -221,6 +233,17 @@ def test_a_stranger_in_the_queue_does_not_end_the_worker(site: Site) -> None:
         with Connection(site.broker_url) as connection:
             connection.Producer().publish("{not json", routing_key=queue.name, serializer="raw")
         logged("unknown message")
+        opened = tmp_path / "opened"
+        with Connection(site.broker_url) as connection:
+            connection.Producer().publish(
+                pickle.dumps(Pickled(str(opened))),
+                routing_key=queue.name,
+                headers={"task": "mailgate.deliver", "id": "1", "lang": "py"},
+                content_type="application/x-python-serialize",
+                content_encoding="binary",
+            )
+        logged("ContentDisallowed")
+    assert not opened.exists()
     site.say(due(Lane.HIGH))
     site.wait_for("delivered")
     assert worker.running
