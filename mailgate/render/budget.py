@@ -38,7 +38,7 @@ _LOOK = 64
 #: What looks at each item: of a text that would be each letter, and so is an error.
 _OF_ITEMS = frozenset({"map", "rejectattr", "selectattr", "sort", "unique"})
 #: What holds items that are looked at.
-_SEVERAL: tuple[type, ...] = (list, dict, type({}.keys()), type({}.values()), type({}.items()))
+_SEVERAL: tuple[type[Any], ...] = (list, dict, type({}.keys()), type({}.values()), type({}.items()))
 #: What costs the same whatever it is given.
 _FREE = frozenset({"count", "length", "first", "last", "default", "d"})
 
