@@ -258,7 +258,7 @@ def _sqlite_pragmas(connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA temp_store=MEMORY")
     # Whatever another process writes empties this cache: more than a transaction reads is
     # memory for nothing.
-    cursor.execute("PRAGMA cache_size=-8192")
+    cursor.execute("PRAGMA cache_size=-2048")
     cursor.close()
 
 
