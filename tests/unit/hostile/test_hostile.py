@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 import time
 import tracemalloc
 from collections import Counter
@@ -27,6 +29,7 @@ from mailgate.limits.policy import Policy
 from mailgate.smtp.reply import MAX_LINE, MAX_LINES
 
 TARGETS = {"intake": intake, "relay": relay, "templates": templates}
+ROOT = Path(__file__).parents[3]
 FOUND = Path(__file__).parent / "found"
 M = 2**20
 LARGEST = 16 * M
@@ -163,6 +166,48 @@ def test_no_document_takes_more_than_the_stated_memory_and_a_moment(name: str) -
     finally:
         tracemalloc.stop()
     assert peak < EACH * size + BESIDES, f"{peak / M:.0f} MiB for {size / M:.1f} MiB"
+
+
+_CHILD = """
+import resource, sys
+from pathlib import Path
+from bench.fuzz import intake
+from tests.unit.hostile.test_hostile import BOMBS, decided
+
+def pages(of):
+    found = [l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith(of)]
+    return int(found[0].split()[1]) * 1024
+
+for seed in intake.seeds():
+    intake.run(seed)
+bombs = [BOMBS[name] for name in sys.argv[2:]]
+bombs = [b if isinstance(b, bytes) else __import__("json").dumps(b).encode() for b in bombs]
+most = pages("VmSize") + int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+for bomb in bombs:
+    before = pages("VmHWM")
+    made, size = decided(bomb)
+    print(type(made).__name__, size, pages("VmHWM") - before, flush=True)
+"""
+
+
+def test_a_process_that_may_grow_by_no_more_reads_them_all() -> None:
+    """Also what libraries take outside of Python's own memory is within what is stated."""
+    names = ["fields-of-recipients", "nan", "letters", "texts", "one-emoji"]
+    most = EACH * LARGEST + BESIDES
+    child = subprocess.run(
+        [sys.executable, "-c", _CHILD, str(most), *names],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert child.returncode == 0, child.stderr
+    lines = [line.split() for line in child.stdout.splitlines()]
+    assert [line[0] for line in lines] == ["NewParked"] * len(names)
+    for name, (_, size, grown) in zip(names, lines, strict=True):
+        assert int(grown) < EACH * int(size) + BESIDES, f"{name}: {int(grown) / M:.0f} MiB"
 
 
 def test_texts_full_of_commas_are_no_values() -> None:
