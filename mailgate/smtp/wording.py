@@ -76,7 +76,7 @@ _ADDRESSEE = (
 )
 UNKNOWN = _any(
     # "user <ann@example.com> is unknown", "mailbox not found"
-    _ADDRESSEE + r"s?\W{0,3}(\S{0,80}[@<]\S{1,80}\W{0,5})?(is |was |does |do |has )?"
+    _ADDRESSEE + r"s?\W{0,3}([^\s@<]{0,80}[@<]\S{1,80}\W{0,5})?(is |was |does |do |has )?"
     r"\b(unknown|not (found|exist|known|here|recogni[sz]ed|a valid)|n.t exist|does ?n.t exist"
     r"|invalid|unrouteable|undeliverable|non-?existent"
     r"|no longer (valid|exist|here|active|available|in use|on server))",
@@ -159,7 +159,7 @@ OURSELVES = _any(
 )
 
 SENDER = _any(
-    r"sender (address |domain |id |e-?mail )?(\S{0,80}@\S{0,80} )?(is |was )?"
+    r"sender (address |domain |id |e-?mail )?([^\s@]{0,80}@\S{0,80} )?(is |was )?"
     r"(rejected|refused|denied|unknown|not|blocked|invalid|verif|domain|address)",
     r"(invalid|unknown|bad) sender|domain of sender|sender not",
     r"(mail|envelope|header).?from|from (address|header|domain)",

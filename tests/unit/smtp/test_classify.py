@@ -276,3 +276,13 @@ def test_only_bounces_at_rcpt_can_suppress(rule: Rule) -> None:
         assert rule.codes[0] == "5"
     if rule.kind is Kind.BOUNCE or rule.suppress is not NEVER:
         assert rule.scope is Scope.RECIPIENT
+
+
+@pytest.mark.parametrize(
+    "unit", ["id@", "id<<<<<<<<", "user@@@@@@@@", "sender @", "valid" + "@" * 50]
+)
+def test_no_reply_takes_long_to_judge(unit: str) -> None:
+    """It is judged on the event loop, beside the conversations with other relays."""
+    begun = time.thread_time()
+    classify(Phase.RCPT, Reply(550, unit * READ))
+    assert time.thread_time() - begun < 0.2
