@@ -41,7 +41,6 @@ def up(
     inbox. Data stays in the state directory between runs. Ctrl-C stops it.
     """
     from mailgate.config.embedded import embeds_broker, embeds_inbox, shows_captured
-    from mailgate.journal import schema
 
     said = setting.said()
     state = said.state_dir.absolute()
@@ -72,11 +71,14 @@ def up(
     clean = True
     try:
         started = time.monotonic()
+        # What needs no journal starts meanwhile.
         if embeds_broker(said):
             parts.append(_broker(state, logs))
-        guarded(lambda: schema.upgrade(config.journal.url or ""))
         if inbox:
             parts.append(_part("inbox", logs, notifies=True))
+        _upgrade(config.journal.url or "")
+        if embeds_broker(said):
+            _await_broker(parts[0], state)
         parts.append(_part("intake", logs, notifies=True))
         parts.append(_part("worker", logs, "--concurrency", str(concurrency)))
         for part in parts:
@@ -125,6 +127,22 @@ def _part(name: str, logs: Path, *options: str, notifies: bool = False) -> Part:
     return part
 
 
+def _upgrade(url: str) -> None:
+    """Bring the journal's schema up to date, without Alembic where it is."""
+    from mailgate.journal import revision
+    from mailgate.journal.database import JournalAway
+
+    try:
+        if not revision.behind(url):
+            return
+    except JournalAway:
+        # Or there is none yet.
+        pass
+    from mailgate.journal import schema
+
+    guarded(lambda: schema.upgrade(url))
+
+
 def _broker(state: Path, logs: Path) -> Part:
     """Valkey on a private socket, with its append-only file in the state directory."""
     from mailgate.config.embedded import socket_path
@@ -138,10 +156,18 @@ def _broker(state: Path, logs: Path) -> Part:
     command += ["--save", "", "--maxmemory-policy", "noeviction", "--daemonize", "no"]
     part = Part("broker", command, logs, os.environ)
     part.start()
+    return part
+
+
+def _await_broker(part: Part, state: Path) -> None:
+    """Until it has loaded its data."""
+    from mailgate.config.embedded import socket_path
+
+    path = socket_path(state)
     deadline = time.monotonic() + READY
     while time.monotonic() < deadline:
         if _answers(path):
-            return part
+            return
         if part.process.poll() is not None:
             fail(f"the embedded broker ended with {part.process.returncode}:\n{part.tail()}")
         time.sleep(0.02)
