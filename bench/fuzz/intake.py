@@ -63,9 +63,133 @@ def _renderer() -> Renderer:
     return Renderer(catalogue())
 
 
+#: A word where words go, as people have tried them.
+ODD = [
+    *(
+        "",
+        " ",
+        "x",
+        "x" * 70,
+        "wörd " * 30,
+        "a\tb",
+        "a\r\nBcc: eve@x.org",
+        "\x00",
+        "\x1b[2J",
+        "\u2028x",
+    ),
+    *("=?utf-8?q?=0A?=", "=?utf-8?b?DQo=?=", "\U0001f600" * 40, "\u202eabc", "e\u0301" * 90, '"\\'),
+    *("'\"<>&`{{7*7}}{%x%}", ".\r\n.\r\nMAIL FROM:<e@x>", "x" * 999, "\x85", "\ufeffx", "\ud800"),
+    *("-", "--", "a,b;c:d", "(a)", "a@b.de", "<a@b.de>", "mailto:a@b.de", "https://x.org/?a=b&c=d"),
+    *("javascript:x", "en", "zh-Hant-TW", "notice", "transactional", "codes", "billing", "news"),
+    *(
+        "2030-01-01T00:00:00Z",
+        "9999-12-31T23:59:59-14:00",
+        "0001-01-01T00:00:00+14:00",
+        "24h",
+        "1s",
+    ),
+    *("aGk=", "aGk", "text/html", "message/rfc822", 'a/b; c="d"', "image/svg+xml", "a.pdf", "../a"),
+    *(
+        "<p>x</p>",
+        "<style>p{color:red}</style><p>x",
+        "<b>" * 40,
+        "<!--",
+        "&#0;&#xd800;",
+        "]]>",
+        "<a",
+    ),
+    *("<?xml version='1.0' encoding='x'?><p>", "<plaintext>", "<svg/onload=x>", "<base href=//x>"),
+    *(
+        "a\u00a0@b.de",
+        "ü@bücher.example",
+        "a@xn--a",
+        "a.@b.de",
+        '"a b"@b.de',
+        "a@[127.0.0.1]",
+        "a@b",
+    ),
+]
+_ODDER: list[Any] = [
+    *(None, True, 0, -1, 1.5, 1e308, 10**40, [], {}, [[]], [{}], {"a": 1}, ["a@b.de"] * 60),
+    *({"name": "activity"}, {"text": "t"}, {"title": "T", "body": "B"}, {"url": "https://x.org/u"}),
+]
+_FIELDS = [
+    *(
+        "to",
+        "cc",
+        "bcc",
+        "from",
+        "reply_to",
+        "subject",
+        "text",
+        "html",
+        "template",
+        "data",
+        "locale",
+    ),
+    *(
+        "recipients",
+        "attachments",
+        "headers",
+        "tags",
+        "metadata",
+        "stream",
+        "send_at",
+        "expires_at",
+    ),
+    *("throttle", "digest", "unsubscribe", "sensitive", "traceparent", "id", "idempotency_key"),
+    *("producer", "version", "email", "name", "filename", "content", "content_type", "content_id"),
+    *(
+        "url",
+        "one_click",
+        "key",
+        "limit",
+        "window",
+        "on_limit",
+        "X-A",
+        "Precedence",
+        "title",
+        "body",
+    ),
+    *("button", "cancel", "reschedule", "ask", "reason", "recipient", "events", "template_id"),
+]
+
+
+def composed(data: bytes) -> bytes:
+    """A document that is JSON and nearly a mail: each byte chooses a field or a value."""
+    left = list(reversed(data))
+    budget = 60
+
+    def value(depth: int) -> Any:
+        nonlocal budget
+        budget -= 1
+        kind = left.pop() if left and budget > 0 else 0
+        if kind < 150:
+            return ODD[kind % len(ODD)]
+        if kind < 180:
+            return _ODDER[kind % len(_ODDER)]
+        many = range(kind % 4 + 1) if depth < 4 else ()
+        if kind < 215:
+            return [value(depth + 1) for _ in many]
+        return {name(): value(depth + 1) for _ in many}
+
+    def name() -> str:
+        which = left.pop() if left else 0
+        return _FIELDS[which % len(_FIELDS)] if which < 240 else ODD[which % len(ODD)]
+
+    said: dict[str, Any] = {"to": "ann@example.org", "subject": "hi", "text": "there"}
+    while left and budget > 0:
+        said[name()] = value(0)
+    for field in [f for f, v in said.items() if v is None]:
+        del said[field]
+    return json.dumps(said).encode()
+
+
 def delivery(data: bytes) -> Delivery:
-    """The first byte says how it came, the rest is the document."""
+    """The first byte says how it came, the rest is the document, or composes one."""
     how, body = (data[0], data[1:]) if data else (0, b"")
+    if how & 128:
+        body = composed(body)
     return Delivery(
         body=body,
         source=("amqp", "redis-stream", "redis-list")[how % 3],
@@ -224,11 +348,13 @@ def seeds() -> list[bytes]:
         {"to": "ü@bücher.example", "subject": "\u202eü", "text": "\ud83d\ude00", "html": "\x1b"},
     ]
     ways = (0, 20, 41, 50)
-    return [
+    many = [bytes([128 + way, *range(n, 256, 7)]) for n, way in enumerate((0, 4, 9, 32) * 5)]
+    documents = [
         bytes([way]) + json.dumps(one, ensure_ascii=way > 0).encode("utf-8", "surrogatepass")
         for one in said
         for way in ways
     ]
+    return documents + many
 
 
 WORDS = [
