@@ -12,6 +12,7 @@ import json
 import logging
 import re
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, TextIO
@@ -261,6 +262,13 @@ def mask_address(text: str) -> str:
         return "***"
     first = local.rpartition("<")[2].strip("\"' ")[:1]
     return f"{first}***@{domain}"
+
+
+def where(error: BaseException) -> str:
+    """What kind of error and where, in place of its words: they may quote what somebody wrote."""
+    steps = traceback.extract_tb(error.__traceback__)
+    at = f" in {steps[-1].name}, line {steps[-1].lineno}" if steps else ""
+    return f"{type(error).__name__}{at}"
 
 
 def mask_text(text: str) -> str:

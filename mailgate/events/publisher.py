@@ -12,7 +12,6 @@ import asyncio
 import logging
 import secrets
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -27,6 +26,7 @@ from mailgate.events.document import Post, post
 from mailgate.events.outlet import Outlet, OutletAway, is_amqp
 from mailgate.journal.database import Connection, Database, JournalAway
 from mailgate.journal.outbox import BATCH, Outbox, Told, free
+from mailgate.log import where
 from mailgate.metrics import families
 from mailgate.metrics.tally import Tally
 from mailgate.model.ids import spell
@@ -67,9 +67,7 @@ def made(found: Iterable[Told], reached: int, read: int) -> Batch:
         try:
             posts.append(post(told))
         except Exception as error:  # noqa: BLE001 - a fault of ours; the others' news goes on
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            # Not the error's own words: they may quote what somebody wrote.
-            unfit.append((told, f"{type(error).__name__} in {place.name}, line {place.lineno}"))
+            unfit.append((told, where(error)))
     return Batch(tuple(posts), reached, read, tuple(unfit))
 
 

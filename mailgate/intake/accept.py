@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +37,7 @@ from mailgate.journal.asides import By, labelled
 from mailgate.journal.letters import letter_text
 from mailgate.journal.orders import Order
 from mailgate.limits.policy import Policy
+from mailgate.log import where
 from mailgate.model.address import Address
 from mailgate.model.ids import spell
 from mailgate.model.message import Unsubscribe
@@ -49,6 +51,8 @@ class DataFault(Protocol):
     @property
     def rule(self) -> str: ...
 
+
+_log = logging.getLogger("mailgate.intake")
 
 #: (template, data) → what is wrong with the data, or that there is no such template.
 CheckData = Callable[[str, Mapping[str, Any]], Sequence[DataFault]]
@@ -85,7 +89,13 @@ class Accept:
         refused: list[NewParked] = []
         orders: list[Order] = []
         for delivery in deliveries:
-            decided = decide(delivery, self._config, self._check_data, self._policy)
+            try:
+                decided = decide(delivery, self._config, self._check_data, self._policy)
+            except Exception as error:  # noqa: BLE001 - it would come again for ever, and keep others out
+                what = where(error)
+                _log.error("a document could not be read, and is parked", extra={"error": what})
+                rule = f"could not be read by this version of mailgate: {what}"
+                decided = _parked(delivery, (Fault("", rule),))
             if isinstance(decided, Arrival):
                 arrivals.append(decided)
             elif isinstance(decided, Order):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pytest
+
 from bench.fuzz import intake
-from mailgate.intake.accept import decide
+from mailgate.intake.accept import Accept, decide
 from mailgate.intake.door import Delivery
 from mailgate.journal.arrivals import Arrival, NewParked
 from mailgate.journal.orders import Order
@@ -46,6 +49,25 @@ def hostile() -> list[bytes]:
             b"\x04" + json.dumps({"cancel": {"id": odd, "reason": odd}, "id": odd}).encode()
         )
     return found
+
+
+async def test_a_fault_of_ours_parks_one_document_and_the_others_go_on(
+    journal: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    def check(template: str, data: Mapping[str, Any]) -> Sequence[Any]:
+        raise ZeroDivisionError(data["secret"])
+
+    plain = b'{"to":"ann@example.org","subject":"s","text":"t"}'
+    bad = b'{"to":"ann@example.org","template":"x","data":{"secret":"open-sesame"}}'
+    came = [intake.delivery(b"\x04" + body) for body in (plain, bad)]
+    stored = await Accept(intake.CONFIG, journal.arrivals, check).batch(came)
+    assert (stored.accepted, stored.parked) == (1, 1)
+    body, faults = journal.one("SELECT body, faults FROM parked")
+    assert bytes(body) == bad
+    assert "could not be read by this version of mailgate: ZeroDivisionError in check" in faults
+    assert "open-sesame" not in faults
+    assert "is parked" in caplog.text
+    assert "open-sesame" not in caplog.text
 
 
 def test_whatever_was_decided_is_written_and_told(journal: Rig) -> None:
