@@ -48,12 +48,14 @@ class PoolStats:
 class Kept:
     """A session with what the desk knows about it."""
 
-    __slots__ = ("expires", "idle_since", "session")
+    __slots__ = ("expires", "idle_since", "messages", "session")
 
     def __init__(self, session: Session, expires: float, now: float) -> None:
         self.session = session
         self.expires = expires
         self.idle_since = now
+        #: How many are on it, while it is in somebody's hand: one, or one more behind it.
+        self.messages = 1
 
 
 #: What a waiter is handed: a connection, a place for a new one (None), or bad news.
@@ -81,6 +83,7 @@ class Desk:
         self._tls: ssl.SSLContext | None = tls_context(relay)
         self._idle: list[Kept] = []
         self._busy: set[Kept] = set()
+        self._riding = 0
         self._waiters: deque[asyncio.Future[_Grant]] = deque()
         self._endings: set[asyncio.Task[None]] = set()
         self._reaper: asyncio.TimerHandle | None = None
@@ -105,8 +108,8 @@ class Desk:
 
     @property
     def busy(self) -> int:
-        """Connections in somebody's hand."""
-        return len(self._busy)
+        """Messages that have a connection in hand."""
+        return len(self._busy) + self._riding
 
     # --- taking -------------------------------------------------------------------
 
@@ -277,10 +280,32 @@ class Desk:
         """The relay would not have us as we are, and would not on a new connection."""
         self._backoff.failed(outcome, self._clock())
 
+    # --- one behind another -------------------------------------------------------
+
+    def takes_another(self, kept: Kept) -> bool:
+        """Whether one more message may go out on it before it is given back."""
+        return not (
+            self._closing
+            # Whoever waits here was there first.
+            or self._waiters
+            or kept.session.served >= self._relay.messages_per_connection
+            or self._clock() >= kept.expires
+        )
+
+    def join(self, kept: Kept) -> None:
+        """One more message is on it, to be given back by each."""
+        kept.messages += 1
+        self._riding += 1
+
     # --- giving back --------------------------------------------------------------
 
     def give_back(self, kept: Kept) -> None:
         """Done with it, in whatever state it is."""
+        if kept.messages > 1:
+            # Somebody else's still.
+            kept.messages -= 1
+            self._riding -= 1
+            return
         session, now = kept.session, self._clock()
         if not session.alive:
             self._busy.discard(kept)

@@ -11,6 +11,7 @@ import asyncio
 import random as _random
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from mailgate.config.relays import Relay, Secret
 from mailgate.config.rules import Rule
@@ -18,6 +19,7 @@ from mailgate.model.message import Envelope
 from mailgate.model.outcome import Kind, Outcome, Scope
 from mailgate.smtp.classify import table_for
 from mailgate.smtp.desk import Desk, Kept, PoolStats
+from mailgate.smtp.line import Line, Ride
 from mailgate.smtp.seats import Seats
 from mailgate.smtp.session import Gate, Marker
 
@@ -51,7 +53,7 @@ class Pool:
         self._clock, self._random, self._hostname = clock, random, hostname
         self._desks: dict[str, Desk] = {}
         # Who is not urgent waits here, and never stands before urgent mail at a desk.
-        self._plain: dict[str, asyncio.Semaphore] = {}
+        self._plain: dict[str, Line] = {}
         self.add(relays, passwords, kept=kept, seats=seats, rules=rules)
 
     def add(
@@ -81,7 +83,7 @@ class Pool:
         }
         self._desks |= desks
         self._plain |= {
-            name: asyncio.Semaphore(max(1, relay.max_connections - (kept or {}).get(name, 0)))
+            name: Line(max(1, relay.max_connections - (kept or {}).get(name, 0)))
             for name, relay in relays.items()
         }
 
@@ -102,17 +104,26 @@ class Pool:
         """Send one message through ``relay`` and say what came of it.
 
         Waits its turn for a connection, then for ``gate`` (a rate limit's moment),
-        which may refuse by raising: nothing was said then. ``urgent`` mail may use the
+        which may refuse by raising: nothing was said then. Mail without a gate, while
+        it waits, may have its commands sent with the dot of the message before it.
+        ``urgent`` mail may use the
         connections that are kept for it. Raises ``KeyError`` for an
         unknown relay and what ``marker`` and ``gate`` raise; all else is an outcome.
         May be cancelled: the connection is aborted, and whether the dot had gone is
         what ``marker`` was told.
         """
-        desk = self._desks[relay]
+        desk, line = self._desks[relay], self._plain[relay]
         if urgent:
-            return await _deliver(desk, envelope, marker, gate)
-        async with self._plain[relay]:
-            return await _deliver(desk, envelope, marker, gate)
+            # Nobody rides behind it: that connection may be one that is kept.
+            return await _deliver(desk, None, envelope, marker, gate)
+        ride = None
+        if not line.enter():
+            # A paced message says MAIL at its own moment, not when another one is read.
+            ride = await line.wait(desk, envelope if gate is None else None)
+        try:
+            return await _deliver(desk, line, envelope, marker, gate, ride)
+        finally:
+            line.leave()
 
     async def close(self, grace: float) -> None:
         """Take nothing more, let conversations end for ``grace`` seconds, then abort them."""
@@ -120,7 +131,7 @@ class Pool:
 
     @property
     def busy(self) -> int:
-        """Connections that a message is on now, to all relays together."""
+        """Messages that have a connection now, to all relays together."""
         return sum(desk.busy for desk in self._desks.values())
 
     def stats(self) -> dict[str, PoolStats]:
@@ -128,28 +139,46 @@ class Pool:
         return {name: desk.stats() for name, desk in self._desks.items()}
 
 
-async def _deliver(desk: Desk, envelope: Envelope, marker: Marker, gate: Gate | None) -> Outcome:
-    kept = await desk.take()
+async def _deliver(
+    desk: Desk,
+    line: Line | None,
+    envelope: Envelope,
+    marker: Marker,
+    gate: Gate | None,
+    ride: Ride | None = None,
+) -> Outcome:
+    kept: Kept | Outcome = ride.kept if ride is not None else await desk.take()
     if isinstance(kept, Outcome):
         return kept
-    outcome = await _send(desk, kept, envelope, marker, gate)
-    if not kept.session.stale:
+    outcome = await _send(desk, line, kept, envelope, marker, gate, ride)
+    if not kept.session.unheard(outcome):
         return outcome
     # The relay had closed this kept connection meanwhile: once more, on a new one.
     again = await desk.take(fresh=True)
     if isinstance(again, Outcome):
         # There is none: the first try is what happened to this message.
         return outcome
-    return await _send(desk, again, envelope, marker, gate)
+    return await _send(desk, line, again, envelope, marker, gate)
 
 
 async def _send(
-    desk: Desk, kept: Kept, envelope: Envelope, marker: Marker, gate: Gate | None
+    desk: Desk,
+    line: Line | None,
+    kept: Kept,
+    envelope: Envelope,
+    marker: Marker,
+    gate: Gate | None,
+    ride: Ride | None = None,
 ) -> Outcome:
+    session = kept.session
+    follow = None if line is None else partial(line.follower, desk, kept)
     try:
-        outcome = await kept.session.send(envelope, marker, gate)
+        if ride is not None:
+            outcome = await session.ride(envelope, ride.due, marker, follow)
+        else:
+            outcome = await session.send(envelope, marker, gate, follow)
         if outcome.kind is Kind.UNTOUCHED and outcome.scope is Scope.RELAY:
-            kept.session.abort()
+            session.abort()
             desk.turned_away(outcome)
         return outcome
     finally:

@@ -1,15 +1,18 @@
 """One conversation with a relay: mail by mail, with the phase known exactly.
 
 Owns the order of MAIL, RCPT, DATA, body and dot, pipelined where the relay offers
-it (RFC 2920), and what an end of the connection means at each point. Ends every
+it (RFC 2920), also the next mail's commands with the dot of the one before, and what
+an end of the connection means at each point. Ends every
 conversation that is out of step by an abort, never by a close. Never retries,
 never keeps connections: ``pool`` does.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
@@ -30,7 +33,7 @@ from mailgate.model.state import Phase
 from mailgate.smtp.classify import TABLE, Table
 from mailgate.smtp.opening import Offers, Watch, open_wire
 from mailgate.smtp.transaction import DOT, PHASES, commands, early, refusal, stuffed, unfit
-from mailgate.smtp.wire import Broken, Wire
+from mailgate.smtp.wire import Broken, Due, Wire
 
 #: Up to here body and dot go out in one write; above, the dot waits for the body.
 ONE_WRITE = 65536
@@ -38,6 +41,10 @@ ONE_WRITE = 65536
 SLOWEST_UPLOAD = 4096
 #: Longest polite wait for the reply to QUIT, in seconds.
 QUIT_WAIT = 5.0
+#: Where the last dot took longer to be answered (seconds), nobody goes out with the next.
+QUICK = 2.0
+#: Who went out with a dot that is not answered in this time (seconds) goes elsewhere.
+BEHIND = 10.0
 #: Returns when MAIL may be sent.
 Gate = Callable[[], Awaitable[None]]
 
@@ -58,23 +65,37 @@ class Marker(Protocol):
         """The message was certainly not taken, although ``dot`` had been called."""
 
 
-class Session:
-    """A connection that is ready for mail; one message at a time.
+class Next(Protocol):
+    """A message that waits, ready, while another one's dot is about to go out."""
 
-    ``served`` counts messages begun. ``stale`` is true when the last one met a
-    kept connection that had died, or was being closed, before a word of it was
-    judged: nothing of it can have been accepted.
+    @property
+    def envelope(self) -> Envelope: ...
+
+    def board(self, due: Due) -> None:
+        """Its MAIL, RCPT and DATA are written, and the replies come as ``due``."""
+
+
+#: Gives the message whose commands may go out with this one's dot, if there is any.
+Follow = Callable[[], Next | None]
+
+
+class Session:
+    """A connection that is ready for mail; one message at a time, and where the relay
+    pipelines the next one's commands behind it.
+
+    ``served`` counts messages begun.
     """
 
     def __init__(self, relay: Relay, wire: Wire, offers: Offers, table: Table = TABLE) -> None:
         self.offers = offers
         self.served = 0
-        self.stale = False
         #: A transaction was left open: RSET before the next one.
         self.dirty = False
         self._relay = relay
         self._wire = wire
         self._table = table
+        #: The last dot was answered soon: worth to be waited for by another message.
+        self._quick = False
 
     def read_by(self, table: Table) -> None:
         """Say by another table what refusals mean, from the next one on."""
@@ -137,18 +158,24 @@ class Session:
         finally:
             self._wire.abort()
 
-    async def send(self, envelope: Envelope, marker: Marker, gate: Gate | None = None) -> Outcome:
+    async def send(
+        self,
+        envelope: Envelope,
+        marker: Marker,
+        gate: Gate | None = None,
+        follow: Follow | None = None,
+    ) -> Outcome:
         """Offer one message and return what came of it.
 
         ``gate`` returns when MAIL may be sent; it is asked last, with all made ready, so
         that next to nothing lies between its word and the kernel. What it raises comes
-        through, and nothing was said.
+        through, and nothing was said. ``follow`` is asked just before the dot for a
+        message whose commands may go out with it: that one goes on with ``ride``.
 
         Everything that the network or the relay can do is an outcome. When this
         is cancelled the connection is aborted; whether the dot had gone is what
         ``marker`` was told. Raises only what ``marker`` raises beside ``LeaseLost``.
         """
-        self.stale = False
         misfit = unfit(envelope, self.offers)
         if misfit is not None:
             return misfit
@@ -163,10 +190,55 @@ class Session:
             refused = await self._offer(group)
             if refused is not None:
                 return refused
-            return await self._deliver(envelope.content, marker)
+            return await self._deliver(envelope.content, marker, follow)
         except BaseException:
             self._wire.abort()
             raise
+
+    async def ride(
+        self, envelope: Envelope, due: Due, marker: Marker, follow: Follow | None = None
+    ) -> Outcome:
+        """Go on with a message whose commands went out with the dot of the one before.
+
+        As ``send``; but cancelled, it leaves the message before its answer.
+        """
+        wire = self._wire
+        timer = asyncio.get_running_loop().call_later(BEHIND, wire.hurry, due)
+        try:
+            replies = await wire.answers(due, self._relay.command_timeout)
+        except Broken as broken:
+            if broken.ours or wire.behind(due):
+                # Whatever went wrong was with the message before.
+                return _lost(Phase.MAIL, Broken("connection_lost", broken.detail))
+            return self._broken_early(broken, broken.replies)
+        except BaseException:
+            wire.give_up(due)
+            raise
+        finally:
+            timer.cancel()
+        try:
+            refused = await self._refused(replies)
+            if refused is not None:
+                return refused
+            return await self._deliver(envelope.content, marker, follow)
+        except BaseException:
+            self._wire.abort()
+            raise
+
+    def forsake(self, due: Due) -> None:
+        """Nobody goes on with the message whose commands went out: it gets no body."""
+        self._wire.give_up(due)
+
+    def unheard(self, outcome: Outcome) -> bool:
+        """Whether a kept connection ended before a word of this message was judged.
+
+        Then nothing of it can have been accepted.
+        """
+        return (
+            self.served > 1
+            and outcome.phase is Phase.MAIL
+            and outcome.error_class in ("connection_lost", "relay_closing")
+        )
 
     # --- MAIL, RCPT, DATA ------------------------------------------------------------
 
@@ -185,6 +257,10 @@ class Session:
                     break
         except Broken as broken:
             return self._broken_early(broken, [*replies, *broken.replies])
+        return await self._refused(replies)
+
+    async def _refused(self, replies: list[Reply]) -> Outcome | None:
+        """What the replies to MAIL, RCPT and DATA say; None when the relay wants the body."""
         refused = refusal(replies, self._table)
         if refused is None:
             return None
@@ -195,7 +271,7 @@ class Session:
             if replies[2].code == 354:
                 await self._lone_dot()
             elif replies[2].code < 400:
-                wire.abort()
+                self._wire.abort()
         return refused
 
     async def _lone_dot(self) -> None:
@@ -210,7 +286,6 @@ class Session:
     def _after(self, refused: Outcome) -> None:
         """Leave a connection that the relay closes or that is out of step."""
         if refused.reply.code == 421 or refused.scope is Scope.CONNECTION:
-            self.stale = self._closed_unheard(refused)
             self._wire.abort()
 
     def _broken_early(self, broken: Broken, replies: list[Reply]) -> Outcome:
@@ -221,20 +296,11 @@ class Session:
             refused = self._table.classify(phase, broken.parting)
         if refused is None:
             refused = _lost(phase, broken)
-        self.stale = self._closed_unheard(refused)
         return refused
-
-    def _closed_unheard(self, outcome: Outcome) -> bool:
-        """Whether a kept connection ended before a word of this message was judged."""
-        return (
-            self.served > 1
-            and outcome.phase is Phase.MAIL
-            and outcome.error_class in ("connection_lost", "relay_closing")
-        )
 
     # --- body and dot ------------------------------------------------------------------
 
-    async def _deliver(self, content: bytes, marker: Marker) -> Outcome:
+    async def _deliver(self, content: bytes, marker: Marker, follow: Follow | None) -> Outcome:
         wire, relay = self._wire, self._relay
         body = stuffed(content)
         upload_time = len(body) / SLOWEST_UPLOAD
@@ -242,15 +308,20 @@ class Session:
         failpoints.hit("smtp.before_body")
         if large:
             try:
-                reply = await wire.upload(body, relay.command_timeout + upload_time)
+                due = await wire.upload(body, relay.command_timeout + upload_time)
             except Broken as broken:
                 return self._broken_in_body(broken)
-            if reply is not None:
+            if due.replies:
                 wire.abort()
-                return early(reply, self._table)
+                return early(due.replies[0], self._table)
             failpoints.hit("smtp.in_body")
         if wire.broken is not None:
             return self._broken_in_body(wire.broken)
+        # Before the mark: a step of its own may end here.
+        rides = follow is not None and self._quick and self.offers.pipelining and not large
+        behind = follow() if rides and follow is not None else None
+        if behind is not None:
+            failpoints.hit("smtp.before_mail")
         failpoints.hit("smtp.before_dot")
         try:
             # From here to the write nothing else can run.
@@ -262,20 +333,38 @@ class Session:
         failpoints.hit("smtp.marked")
         try:
             if large:
-                wire.say(DOT)
+                wire.say(DOT, due)
+            elif behind is None:
+                due = wire.ask(body + DOT, 1)
             else:
-                wire.ask(body + DOT, 1)
+                due = self._dot_and(behind, body + DOT)
             failpoints.hit("smtp.after_dot")
-            (reply,) = await wire.answers(relay.dot_timeout + (0 if large else upload_time))
+            wait = relay.dot_timeout + (0 if large else upload_time)
+            begun = time.monotonic()
+            (reply,) = await wire.answers(due, wait)
+            self._quick = time.monotonic() - begun < QUICK
         except Broken as broken:
             return self._broken_after_dot(broken, marker)
         failpoints.hit("smtp.after_reply")
-        if wire.holds_bytes:
+        if wire.holds(due):
             # Answered before the dot had left: it cannot be about the whole message.
             wire.abort()
             marker.refused()
             return early(reply, self._table)
         return self._answered(reply, marker)
+
+    def _dot_and(self, behind: Next, body: bytes) -> Due:
+        """Write a body with its dot, and behind it the commands of the next message.
+
+        A body may be followed by commands in the same group; DATA has to be the last of
+        them (RFC 2920 section 3.1), so there is one round trip a message.
+        """
+        said = b"".join(commands(behind.envelope, self.offers))
+        due, theirs = self._wire.ask_on(body, said, len(PHASES))
+        if theirs is not None:
+            self.served += 1
+            behind.board(theirs)
+        return due
 
     def _answered(self, reply: Reply, marker: Marker) -> Outcome:
         """The relay's word on the whole message."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections import deque
 from typing import cast
 
 from aiosmtplib.protocol import SMTPProtocol
@@ -30,7 +31,8 @@ class Broken(Exception):
     ``fault`` is the field's word: ``connection_lost``, ``timeout`` or ``desync``.
     ``replies`` are those of the current group that came before. ``parting`` is
     the relay's unasked 421 (RFC 5321 section 3.8), if it said one. ``unsent`` is
-    true when the last byte written provably never left this process.
+    true when the last byte of that group provably never left this process, ``ours`` when
+    nothing but our own wish ended the connection.
     """
 
     def __init__(self, fault: str, detail: str) -> None:
@@ -40,6 +42,29 @@ class Broken(Exception):
         self.replies: list[Reply] = []
         self.parting: Reply | None = None
         self.unsent = False
+        self.ours = False
+
+
+class Due:
+    """The replies that are owed to one group of commands, and who waits for them."""
+
+    __slots__ = ("count", "late", "replies", "tail", "timeout", "unsent", "waiter")
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.replies: list[Reply] = []
+        #: Seconds from when all before it is answered; none until somebody waits.
+        self.timeout: float | None = None
+        #: Bytes written behind the group that may still be here when all of it has left.
+        self.tail = 0.0
+        self.unsent = False
+        #: What was asked before it got no answer in time.
+        self.late = False
+        self.waiter: asyncio.Future[None] | None = None
+
+    def wake(self) -> None:
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
 
 
 class Wire(SMTPProtocol):
@@ -55,9 +80,17 @@ class Wire(SMTPProtocol):
         #: The transport below TLS, or the only one.
         self._bottom: asyncio.WriteTransport | None = None
         # The greeting comes unasked.
-        self._due = 0 if silent else 1
-        self._replies: list[Reply] = []
-        self._waiter: asyncio.Future[None] | None = None
+        self._greeting = Due(1)
+        #: What is owed, in the order of the replies.
+        self._dues: deque[Due] = deque(() if silent else (self._greeting,))
+        #: It ends as soon as the group before the one given up is answered.
+        self._ending = False
+        #: Bytes that were still here when it broke.
+        self._left = 0
+        # One timer for all groups, set anew only when it goes off or is too late.
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = 0.0
+        self._patience = 0.0
 
     # --- what the session asks -------------------------------------------------
 
@@ -66,40 +99,83 @@ class Wire(SMTPProtocol):
 
         ``timeout`` (seconds) is for the whole group.
         """
-        self.ask(data, count)
-        return await self.answers(timeout)
+        return await self.answers(self.ask(data, count), timeout)
 
-    def ask(self, data: bytes, count: int) -> None:
+    def ask(self, data: bytes, count: int) -> Due:
         """Write ``data`` at once, to which ``count`` replies are due; raises ``Broken``."""
-        self._expect(count)
-        self.say(data)
+        due = self._expect(count)
+        self.say(data, due)
+        return due
+
+    def ask_on(self, data: bytes, more: bytes, count: int) -> tuple[Due, Due | None]:
+        """Write ``data``, to which one reply is due, and ``more`` right behind it.
+
+        To ``more`` ``count`` replies are due; None for it when it cannot follow now, and
+        then nothing of it was written. Raises ``Broken``. Whether the end of ``data``
+        has left stays known: in clear by the count of bytes, over TLS (where what is
+        buffered has another length) because ``more`` waits for that.
+        """
+        due = self._expect(1)
+        if not self.encrypted:
+            behind = self._expect(count)
+            due.tail = len(more)
+            self.say(data + more, due)
+            return due, behind
+        self.say(data, due)
+        if self.holds(due):
+            return due, None
+        behind = self._expect(count)
+        due.tail = float("inf")
+        try:
+            self.say(more, behind)
+        except Broken:
+            # Whoever waits for the first reply is told.
+            return due, None
+        return due, behind
 
     async def greeting(self, timeout: float) -> Reply:
         """The reply that the relay gives unasked; raises ``Broken``."""
-        return (await self.answers(timeout))[0]
+        return (await self.answers(self._greeting, timeout))[0]
 
-    async def upload(self, data: bytes, timeout: float) -> Reply | None:
+    async def upload(self, data: bytes, timeout: float) -> Due:
         """Write a large body and wait until (nearly) none of it is buffered here.
 
-        One reply is due from here on (``answers`` waits for it); returns it when
-        the relay gives it before the end of the body. ``timeout`` is for all of it.
-        Raises ``Broken``.
+        One reply is due from here on (``answers`` waits for it); when the relay gives
+        it before the end of the body, this ends with the reply in place.
+        ``timeout`` is for all of it. Raises ``Broken``.
         """
-        self._expect(1)
-        end = self._loop.time() + timeout
+        due = self._expect(1)
+        self._watch(timeout)
         # In pieces: TLS passes any one write down whole, however much waits there.
         for start in range(0, len(data), _PIECE):
-            self.say(data[start : start + _PIECE])
-            while self._paused and not self._replies:
-                await self._sleep(end - self._loop.time())
-            if self._replies:
-                return self._replies[0]
-        return None
+            self.say(data[start : start + _PIECE], due)
+            while self._paused and not due.replies:
+                await self._wait(due)
+            if due.replies:
+                break
+        return due
+
+    def give_up(self, due: Due) -> None:
+        """Nobody wants these replies any more: end as soon as what came before is answered."""
+        if self.behind(due):
+            self._ending = True
+        else:
+            self.abort()
+
+    def behind(self, due: Due) -> bool:
+        """Whether something that was asked before it has not been answered."""
+        return due in self._dues and due is not self._dues[0]
+
+    def hurry(self, due: Due) -> None:
+        """Where it is still behind, nobody shall wait for it any longer: ``Broken`` is raised."""
+        if self.behind(due):
+            self._ending = due.late = True
+            due.wake()
 
     @property
     def in_step(self) -> bool:
         """Alive, and the relay has said nothing that was not asked for."""
-        return self.broken is None and self.is_connected
+        return self.broken is None and not self._ending and self.is_connected
 
     @property
     def encrypted(self) -> bool:
@@ -107,15 +183,20 @@ class Wire(SMTPProtocol):
             self.transport is not None and self.transport.get_extra_info("ssl_object") is not None
         )
 
+    def holds(self, due: Due) -> bool:
+        """Whether the end of the group is provably still in this process."""
+        return self._buffered > due.tail
+
     @property
-    def holds_bytes(self) -> bool:
-        """Whether the end of what was written is provably still in this process.
+    def _buffered(self) -> int:
+        """Bytes written that are still here, at least.
 
         The write buffer's limits make ``pause_writing`` and ``resume_writing``
         follow its being empty, so that this survives the buffer itself.
         """
         below = self._bottom
-        return self._paused or (below is not None and below.get_write_buffer_size() > 0)
+        size = below.get_write_buffer_size() if below is not None else 0
+        return max(size, int(self._paused))
 
     async def encrypt(self, context: ssl.SSLContext, hostname: str, timeout: float) -> None:
         """TLS from the first byte; the greeting comes after. Raises what the loop raises."""
@@ -123,7 +204,7 @@ class Wire(SMTPProtocol):
             raise self.broken
         # What was said in clear is broken off above, and from here nothing in clear
         # reaches us: the loop's first act is to put TLS between.
-        self._due = 1
+        self._dues.append(self._greeting)
         tls = await self._loop.start_tls(
             cast(asyncio.WriteTransport, self.transport),
             self,
@@ -137,7 +218,9 @@ class Wire(SMTPProtocol):
 
     def abort(self) -> None:
         """End it now; nothing that is still buffered leaves."""
-        self._break(Broken("connection_lost", "aborted by us"))
+        broken = Broken("connection_lost", "aborted by us")
+        broken.ours = True
+        self._break(broken)
 
     # --- what the transport says -----------------------------------------------
 
@@ -149,22 +232,32 @@ class Wire(SMTPProtocol):
     def data_received(self, data: bytes) -> None:
         if self.broken is not None:
             return
-        reader, replies = self._reader, self._replies
+        reader, dues = self._reader, self._dues
         reader.feed(data)
         try:
-            while len(replies) < self._due:
+            while dues:
                 reply = reader.take()
                 if reply is None:
                     # Part of a reply that is due: wait for the rest.
                     return
-                replies.append(reply)
+                due = dues[0]
+                due.replies.append(reply)
+                if len(due.replies) == due.count and not self._next_due():
+                    return
             if reader.pending:
                 self._break(self._unasked())
-                return
         except MalformedReply as error:
             self._break(Broken("desync", str(error)))
-            return
-        self._wake()
+
+    def _next_due(self) -> bool:
+        """The first group has all its replies: it is the next one's turn, if we go on."""
+        self._dues.popleft().wake()
+        if self._ending:
+            self._break(Broken("connection_lost", "given up"))
+            return False
+        if self._dues and (timeout := self._dues[0].timeout) is not None:
+            self._watch(timeout)
+        return True
 
     def eof_received(self) -> bool:
         # Returning makes the transport close, which would flush what is buffered:
@@ -178,12 +271,12 @@ class Wire(SMTPProtocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._wake()
+        if self._dues:
+            self._dues[0].wake()
 
     async def read_response(self, timeout: float | None = None) -> SMTPResponse:
         """What aiosmtplib's own ``start_tls`` reads with."""
-        self._expect(1)
-        reply = (await self.answers(timeout or 60.0))[0]
+        reply = (await self.answers(self._expect(1), timeout or 60.0))[0]
         return SMTPResponse(reply.code, reply.text)
 
     def upgraded(self) -> None:
@@ -196,17 +289,17 @@ class Wire(SMTPProtocol):
         # One byte, not none: asyncio's TLS transport would pause even when empty.
         cast(asyncio.WriteTransport, self.transport).set_write_buffer_limits(high=1, low=0)
 
-    def _expect(self, count: int) -> None:
+    def _expect(self, count: int) -> Due:
+        due = Due(count)
         if self.broken is not None:
-            # Nothing of this group was written, so none of the earlier replies is its own.
-            self.broken.replies = []
-            self.broken.unsent = True
-            raise self.broken
-        self._replies = []
-        self._due = count
+            # Nothing of this group was written.
+            due.unsent = True
+            raise self._broke(due)
+        self._dues.append(due)
+        return due
 
-    def say(self, data: bytes) -> None:
-        """Write ``data`` at once; raises ``Broken``."""
+    def say(self, data: bytes, due: Due) -> None:
+        """Write ``data``, which belongs to ``due``, at once; raises ``Broken``."""
         transport = cast(asyncio.WriteTransport | None, self.transport)
         if self.broken is None and transport is not None and not transport.is_closing():
             transport.write(data)
@@ -214,40 +307,57 @@ class Wire(SMTPProtocol):
                 return
         # Either nothing was written, or asyncio tried to send at once and failed,
         # and then the kernel took none of it.
+        due.unsent = True
         self._break(Broken("connection_lost", "connection lost"))
-        assert self.broken is not None
-        self.broken.unsent = True
-        self.broken.replies = self._replies
-        raise self.broken
+        raise self._broke(due)
 
-    async def answers(self, timeout: float) -> list[Reply]:
-        """The replies that are due, when the last of them is there; raises ``Broken``."""
-        while len(self._replies) < self._due:
-            await self._sleep(timeout)
-        replies = self._replies
-        self._due, self._replies = 0, []
+    async def answers(self, due: Due, timeout: float) -> list[Reply]:
+        """The replies to a group, when the last of them is there; raises ``Broken``.
+
+        ``timeout`` (seconds) counts from when all that was asked before is answered.
+        """
+        if len(due.replies) < due.count:
+            due.timeout = timeout
+            if self._dues and due is self._dues[0]:
+                self._watch(timeout)
+            while len(due.replies) < due.count:
+                await self._wait(due)
         if self.broken is not None:
             # The last reply and the end came together, or the stream is in doubt.
-            self.broken.replies = replies
-            raise self.broken
-        return replies
+            raise self._broke(due)
+        return due.replies
 
-    async def _sleep(self, timeout: float) -> None:
+    async def _wait(self, due: Due) -> None:
         """Wait until something happens on the connection; raises ``Broken``."""
         if self.broken is None:
-            self._waiter = self._loop.create_future()
-            timer = self._loop.call_later(timeout, self._time_out, timeout)
+            due.waiter = self._loop.create_future()
             try:
-                await self._waiter
+                await due.waiter
             finally:
-                timer.cancel()
-                self._waiter = None
+                due.waiter = None
         if self.broken is not None:
-            self.broken.replies = self._replies
-            raise self.broken
+            raise self._broke(due)
+        if due.late:
+            raise Broken("connection_lost", "the message before it got no answer")
 
-    def _time_out(self, timeout: float) -> None:
-        self._break(Broken("timeout", f"nothing happened in {timeout:.3g} s"))
+    def _watch(self, timeout: float) -> None:
+        """Break in ``timeout`` seconds unless all that is due has come."""
+        self._patience = timeout
+        self._deadline = self._loop.time() + timeout
+        if self._timer is not None:
+            if self._timer.when() <= self._deadline:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._deadline, self._time_out)
+
+    def _time_out(self) -> None:
+        self._timer = None
+        if not self._dues:
+            return
+        if self._loop.time() < self._deadline:
+            self._timer = self._loop.call_at(self._deadline, self._time_out)
+        else:
+            self._break(Broken("timeout", f"nothing happened in {self._patience:.3g} s"))
 
     def _unasked(self) -> Broken:
         """The relay said more than was asked. A 421 it may say at any time."""
@@ -260,14 +370,20 @@ class Wire(SMTPProtocol):
 
     def _break(self, broken: Broken) -> None:
         if self.broken is None:
-            broken.unsent = self.holds_bytes
+            self._left = self._buffered
             self.broken = broken
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         transport = cast(asyncio.WriteTransport | None, self.transport)
         if transport is not None:
             transport.abort()
-        self._wake()
+        for due in self._dues:
+            due.wake()
 
-    def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+    def _broke(self, due: Due) -> Broken:
+        """What ended it, as it is for this group."""
+        assert self.broken is not None
+        self.broken.replies = due.replies
+        self.broken.unsent = due.unsent or self._left > due.tail
+        return self.broken

@@ -34,6 +34,6 @@ async def test_the_private_names_that_the_wire_uses_exist() -> None:
 async def test_flow_control_is_recorded_by_the_name_that_the_wire_reads() -> None:
     wire = Wire(asyncio.get_running_loop())
     wire.pause_writing()
-    assert wire.holds_bytes
+    assert wire._buffered
     wire.resume_writing()
-    assert not wire.holds_bytes
+    assert not wire._buffered
