@@ -96,7 +96,18 @@ def _wrapped(node: Any, name: str) -> nodes.Filter:
 
 
 class _Generator(CodeGenerator):
-    """Writes printed values through ``finalize`` alone, which escapes by itself."""
+    """Writes printed values through ``finalize`` alone, which escapes by itself.
+
+    What is constant is printed while compiling only where it is text or a number: of all
+    else Jinja would take Python's own words for it, with an address in memory.
+    """
+
+    def _output_child_to_const(self, node: nodes.Expr, frame: Any, finalize: Any) -> str:
+        if not isinstance(node, nodes.TemplateData):
+            kind = type(node.as_const(frame.eval_ctx))
+            if kind is bool or not issubclass(kind, str | int | float):
+                raise nodes.Impossible
+        return super()._output_child_to_const(node, frame, finalize)
 
     def _output_child_pre(self, node: nodes.Expr, frame: Any, finalize: Any) -> None:
         self.write("environment.finalize(")

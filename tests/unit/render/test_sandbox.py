@@ -83,6 +83,16 @@ def test_a_value_without_a_text_of_its_own_is_not_guessed(
         rendered(renderer, {"name": "Ann", "extra": value})
 
 
+@pytest.mark.parametrize(
+    "constant", ["{}|unique", "[1]|map('upper')", "[1]", "{'a': 1}", "none", "true"]
+)
+def test_a_constant_without_a_text_of_its_own_is_not_printed_either(
+    renderer_of: Build, constant: str
+) -> None:
+    with pytest.raises(RenderError, match="a template prints"):
+        rendered(renderer_of("<p>{{ " + constant + " }}</p>"), {"name": "Ann"})
+
+
 def test_an_optional_variable_that_is_absent_fails_and_is_named(renderer_of: Build) -> None:
     renderer = renderer_of("<p>{{ url }}</p>")
     with pytest.raises(RenderError, match="'url' is undefined") as raised:
