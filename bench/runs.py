@@ -72,20 +72,22 @@ def load(
     messages: int,
     *,
     watch: Callable[[Side], contextlib.AbstractContextManager[object]] | None = None,
+    sink: Callable[[Path], LoadSink] = LoadSink,
+    warm: int = WARM,
 ) -> Load:
     """``watch`` looks on while the queue is emptied (a profiler)."""
     run = directory.name
-    sink = LoadSink(directory.with_name(f"{run}-sink"))
+    relay = sink(directory.with_name(f"{run}-sink"))
     try:
-        with _running(make, directory, sink.port) as side:
-            for body in bodies(WARM, f"{run}w"):
+        with _running(make, directory, relay.port) as side:
+            for body in bodies(warm, f"{run}w"):
                 side.publish(body)
-            sink.wait(WARM, 60)
-            side.check(WARM)
+            relay.wait(warm, 60)
+            side.check(warm)
             side.load(bodies(messages, run))
             time.sleep(1.0)
             with watch(side) if watch else contextlib.nullcontext():
-                spent = {"sink": -machine.cpu(sink.daemon._process.pid)}
+                spent = {"sink": -machine.cpu(relay.daemon._process.pid)}
                 before = side.servers() | side.parts
                 for name, part in before.items():
                     spent[name] = -machine.cpu(part._process.pid)
@@ -93,23 +95,23 @@ def load(
                 for name in side.parts.keys() - before.keys():
                     # What starting cost it is not a message's.
                     spent[name] = -machine.cpu(side.parts[name]._process.pid)
-                ended = sink.wait(WARM + messages, PATIENCE)
+                ended = relay.wait(warm + messages, PATIENCE)
                 memory = sum(machine.pss(p._process.pid) for p in side.parts.values())
-                side.check(WARM + messages)
+                side.check(warm + messages)
                 ours = {
                     name: (machine.cpu(part._process.pid) + spent[name]) / messages * 1e6
                     for name, part in side.parts.items()
                 }
                 theirs = {
                     name: (machine.cpu(part._process.pid) + spent[name]) / messages * 1e6
-                    for name, part in (side.servers() | {"sink": sink.daemon}).items()
+                    for name, part in (side.servers() | {"sink": relay.daemon}).items()
                 }
             time.sleep(0.3)
-            if sink.count() != WARM + messages:
-                raise AssertionError(f"{sink.count() - WARM} copies of {messages} messages")
+            if relay.count() != warm + messages:
+                raise AssertionError(f"{relay.count() - warm} copies of {messages} messages")
             return Load(side.name, messages, ended - begun, ours, theirs, memory)
     finally:
-        sink.stop()
+        relay.stop()
 
 
 def idle(make: Make, directory: Path, messages: int) -> Idle:

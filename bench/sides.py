@@ -133,6 +133,8 @@ class Mailgate(Side):
 
     #: Lines added to its configuration.
     extra = ""
+    #: Of each of its two worker processes.
+    connections = 4
 
     def __init__(self, directory: Path, relay_port: int) -> None:
         super().__init__(directory, relay_port)
@@ -165,7 +167,7 @@ path = ["{TEMPLATES}"]
 host = "127.0.0.1"
 port = {self.relay_port}
 security = "none"
-max_connections = 4
+max_connections = {self.connections}
 [streams.transactional]
 from = "{SENDER}"
 {self.extra}

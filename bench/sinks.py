@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -23,12 +24,15 @@ class LoadSink:
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
+        command = self._command()
+        self._log = directory / "counter"
+        self.daemon = Daemon(command, log=self._log, ready=lambda: accepts(self.port), grace=2)
+
+    def _command(self) -> list[str]:
         command = [find_program("smtp-sink", package="postfix"), "-c"]
         if unprivileged_user():
             command += ["-u", "nobody"]
-        command += [f"inet:127.0.0.1:{self.port}", "256"]
-        self._log = directory / "counter"
-        self.daemon = Daemon(command, log=self._log, ready=lambda: accepts(self.port), grace=2)
+        return [*command, f"inet:127.0.0.1:{self.port}", "256"]
 
     def count(self) -> int:
         """Messages accepted since the start."""
@@ -49,6 +53,22 @@ class LoadSink:
 
     def stop(self) -> None:
         self.daemon.stop()
+
+
+class FarSink(LoadSink):
+    """The same, with every answer ``delay`` seconds late (``bench.far``)."""
+
+    def __init__(self, directory: Path, delay: float) -> None:
+        self._delay = delay
+        super().__init__(directory)
+
+    def _command(self) -> list[str]:
+        return [
+            sys.executable,
+            str(Path(__file__).parent / "far.py"),
+            str(self.port),
+            str(self._delay),
+        ]
 
 
 class ClockSink:

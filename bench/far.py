@@ -1,0 +1,70 @@
+"""``python -m bench.far PORT SECONDS``: a relay whose every answer comes so much later.
+
+Owns an SMTP server that pipelines, counts what it took, and prints the count as
+``smtp-sink -c`` does. It delays as a distance does: each answer by itself, and
+whatever was asked meanwhile is not held up by it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import cast
+
+END = b"\r\n.\r\n"
+OFFERS = b"250-far\r\n250-PIPELINING\r\n250 8BITMIME\r\n"
+
+
+class Far(asyncio.Protocol):
+    taken = 0
+    delay = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.WriteTransport, transport)
+        self._rest = b""
+        self._body = False
+        self._answer(b"220 far ESMTP\r\n")
+
+    def _answer(self, said: bytes) -> None:
+        asyncio.get_running_loop().call_later(Far.delay, self._transport.write, said)
+
+    def data_received(self, data: bytes) -> None:
+        rest = self._rest + data if self._rest else data
+        said = b""
+        while True:
+            head, end, after = rest.partition(END if self._body else b"\r\n")
+            if not end:
+                break
+            rest = after
+            if self._body:
+                self._body = False
+                Far.taken += 1
+                said += b"250 2.0.0 taken\r\n"
+            elif head[:4].upper() == b"EHLO":
+                said += OFFERS
+            elif head[:4].upper() == b"DATA":
+                self._body = True
+                said += b"354 go on\r\n"
+            elif head[:4].upper() == b"QUIT":
+                said += b"221 bye\r\n"
+            else:
+                said += b"250 2.0.0 ok\r\n"
+        self._rest = rest
+        if said:
+            self._answer(said)
+
+
+async def main(port: int, delay: float) -> None:
+    Far.delay = delay
+    loop = asyncio.get_running_loop()
+    await loop.create_server(Far, "127.0.0.1", port, backlog=512)
+    told = -1
+    while True:
+        if told != Far.taken:
+            told = Far.taken
+            print(f"mesg={told}", flush=True)
+        await asyncio.sleep(0.01)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1]), float(sys.argv[2])))
