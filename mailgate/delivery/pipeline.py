@@ -44,8 +44,8 @@ TURN = 0.02
 QUEUEING = 0.1
 #: How often a process with open conversations and free places looks again (seconds).
 LOOK = 0.1
-#: The same while a limit paces it: permits are asked for further ahead than this.
-PACED = 0.25
+#: The same while a limit paces all that is open: permits are asked for further ahead.
+PACED = 0.2
 #: A limit that opens within this is waited for in the task (seconds).
 NEAR = 0.5
 #: More work than places is said to others at once, and then so often (seconds).
@@ -150,7 +150,8 @@ class Pipeline:
                     self._paced = take.again_in is not None
                     self._crowded = take.crowded
                     more = take.more or bool(take.taken)
-                    if take.more and time.monotonic() >= call_at:
+                    # Where a limit paces it, nobody else could go faster.
+                    if take.more and take.again_in is None and time.monotonic() >= call_at:
                         call_help()
                         call_at = time.monotonic() + HELP
                     wait = self._next_look(take)
@@ -164,18 +165,18 @@ class Pipeline:
 
     def _next_look(self, take: Take) -> float | None:
         """Seconds until the next turn at the latest; None when there is nothing to stay for."""
-        if take.taken:
+        paced = take.again_in is not None and all(t.permit is not None for t in take.taken)
+        if take.taken and not paced:
             # What is rendered and sent now is settled by the next turn.
             return TURN
         if self._look_again or (self._ended and not self._open):
             return 0.0
-        if self._open and take.again_in is not None:
-            # Paced: what is open waits for its moments, and more is not to be had before.
-            return min(max(take.again_in, LOOK), PACED)
+        if paced and (self._open or (take.again_in or 0.0) <= NEAR):
+            # Permits are had far ahead of their moments: whoever comes a little later for the
+            # next loses none of the rate, and finds several.
+            return PACED
         if self._open:
             return LOOK
-        if take.again_in is not None and take.again_in <= NEAR:
-            return min(take.again_in, LOOK)
         # Long closed or nothing due: the worker's own look each second finds it.
         return None
 

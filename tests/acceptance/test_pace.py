@@ -84,9 +84,8 @@ def test_a_backlog_keeps_the_relays_rate_and_a_high_message_passes_it(
     # A permit that a busy machine lets pass is lost: only the full run is sure of the machine.
     assert rate >= (0.95 if FULL else 0.85) * 50
     assert max(delays) < 2.0
-    # Seven processes, with events: 23 to 25% on a quiet machine. 10% is the aim: at this pace
-    # each mail is a turn of its own, and nothing is shared.
-    assert share < (0.25 if FULL else 0.35)
+    # Seven processes, with events: a turn finds the permits of a fifth of a second.
+    assert share < (0.15 if FULL else 0.20)
     assert max(scene.relay.taken().values()) == 1
 
 
