@@ -7,7 +7,6 @@ one by one, when somebody has room for it (``whole``). Never claims: ``queue`` d
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -18,6 +17,7 @@ from mailgate.model import plain
 from mailgate.model.address import Address
 from mailgate.model.message import Attachment, Claim
 from mailgate.model.state import Lane
+from mailgate.model.value import replace
 
 
 class Way(NamedTuple):
