@@ -10,10 +10,16 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import sqlalchemy as sa
+
 from mailgate.cli.main import main
 from mailgate.delivery.conversation import Marks
 from mailgate.intake import service
 from mailgate.intake.door import Delivery, Door
+from mailgate.journal.settling import Settling
+
+_TOKEN = " AND recipients.token = v.token"
+_STATE = " AND recipients.state = 'sending'"
 
 
 def acknowledge_before_the_commit() -> None:
@@ -54,9 +60,35 @@ def no_mark_before_the_dot() -> None:
     Marks.dot = dot  # type: ignore[method-assign]
 
 
+def no_fence() -> None:
+    """Who was buried settles what another has claimed since."""
+    _settle_without(_TOKEN)
+
+
+def no_compare_and_set() -> None:
+    """Who settles last is right, whatever the row has become."""
+    _settle_without(_TOKEN, _STATE)
+
+
+def _settle_without(*conditions: str) -> None:
+    make = Settling.__init__
+
+    def careless(self: Settling, *rest: Any) -> None:
+        make(self, *rest)
+        for condition in conditions:
+            text = self._update.text.replace(condition, "")
+            if text == self._update.text:
+                raise SystemExit(f"a settlement has no such condition any more: {condition}")
+            self._update = sa.text(text)
+
+    Settling.__init__ = careless  # type: ignore[method-assign]
+
+
 BUGS: dict[str, Callable[[], None]] = {
     "acknowledge-before-the-commit": acknowledge_before_the_commit,
     "no-mark-before-the-dot": no_mark_before_the_dot,
+    "no-fence": no_fence,
+    "no-compare-and-set": no_compare_and_set,
 }
 
 if __name__ == "__main__":

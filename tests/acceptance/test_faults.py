@@ -6,17 +6,15 @@ The same faults at full size, and the rest of them: ``./dev faults``.
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from bench.faults import rows  # noqa: F401 - the rows enter themselves
-from bench.faults.fault import FAULTS, Fault, Run, attempt
+from bench.faults.fault import FAULTS, attempt
 from bench.faults.ground import Ground
 from bench.faults.planted import BUGS
-from bench.faults.rows.points import die_at
 
 SEED = 20261125
 #: One of each kind; the others differ from these in their numbers and servers.
@@ -54,24 +52,14 @@ def test_a_fault_loses_nothing_and_repeats_nothing_in_silence(
     assert not seen.skipped
 
 
-def _planted(bug: str, points: list[str]) -> Fault:
-    program = [sys.executable, "-m", "bench.faults.planted", bug]
-
-    def run(run: Run) -> None:
-        # More than once: a relay that has not read the dot when the reset comes has no mail.
-        die_at(run, points, 3, "valkey", "sqlite", patience=8, program=program)
-
-    return Fault("planted", bug, "to be noticed", run)
-
-
 @pytest.mark.parametrize(
-    ("bug", "point", "word"),
-    [
-        ("acknowledge-before-the-commit", "intake.before_commit", "not within"),
-        ("no-mark-before-the-dot", "smtp.after_dot", "extra="),
-    ],
+    "bug", ["acknowledge-before-the-commit", "no-mark-before-the-dot", "no-compare-and-set"]
 )
-def test_a_planted_bug_is_noticed(bug: str, point: str, word: str, ground: Ground) -> None:
+def test_a_planted_bug_is_noticed(bug: str, ground: Ground) -> None:
     assert bug in BUGS
-    seen = attempt(ground, _planted(bug, [point]), SEED, size=0.01)
-    assert word in seen.wrong, seen
+    seen = attempt(ground, FAULTS[f"planted-{bug}"], SEED, size=0.01)
+    assert not seen.wrong, seen
+
+
+def test_every_bug_has_a_fault_that_brings_it_out() -> None:
+    assert {f"planted-{bug}" for bug in BUGS} <= FAULTS.keys()

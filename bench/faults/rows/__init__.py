@@ -18,4 +18,5 @@ from bench.faults.rows import disks as disks
 from bench.faults.rows import deploys as deploys
 from bench.faults.rows import operators as operators
 from bench.faults.rows import limiter as limiter
+from bench.faults.rows import bugs as bugs
 from bench.faults.rows import soak as soak

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from typing import Any
 
 from bench.faults.fault import Run, fault
 from bench.faults.rows.kills import SOON
@@ -44,6 +45,52 @@ def stand_still(run: Run, point: str, copies: int, journal: str = "sqlite") -> N
     assert account.copies <= 50 + copies - 1
 
 
+def wake_late(run: Run, *, amid: bool, **more: Any) -> None:
+    """Processes stop with a relay's refusal in hand; others try again, and are taken.
+
+    They wake up when the others are done or, ``amid``, while these still talk: then what
+    they know of is over, or another's. ``more`` is for the stage.
+    """
+    settings = SOON | {"worker.lease": f"{LEASE:g}s", "worker.conversations": "10"}
+    if amid:
+        # Not due at once: who wakes up would claim it in the same turn, and may not send.
+        settings |= {"streams.transactional.retry.first": "20s"}
+    plans = {"n": ["dot 451 4.3.0 Later", "slow 4" if amid else "250"]}
+    scene = run.stage("valkey", "sqlite", settings=settings, plans=plans, **more)
+    scene.arm("settle.begin=stop")
+    scene.intake()
+    scene.worker(1)
+    scene.wait_for_workers(1)
+    # Whose claimant has died is claimed alone: with more, others would wait for it.
+    many = 1 if amid else 10
+    documents = mails(many)
+    scene.publish(documents)
+    until(lambda: bool(scene.fired()), 20, scene.logs)
+    run.strike()
+    [(_, pid)] = scene.fired()
+    scene.disarm()
+    scene.worker(1)
+    if amid:
+        others = (
+            "SELECT count(*) FROM recipients r JOIN leases l ON l.id = r.lease_id"
+            " WHERE r.state = 'sending' AND l.pid <> :pid"
+        )
+        until(lambda: scene.journal.one(others, pid=pid) > 0, 30, scene.logs)
+        time.sleep(1)
+    else:
+        scene.wait_finished(many)
+    run.lift()
+    os.kill(pid, signal.SIGCONT)
+    until(lambda: pid in scene.journal.workers(), 20, scene.logs)
+    scene.wait_finished(many)
+    if not amid:
+        # What it has undone would be sent again by now.
+        time.sleep(2)
+        scene.wait_finished(many)
+    run.recovered(scene)
+    run.reckon(scene, documents, uncertain=0)
+
+
 def _enter(point: str, where: str, copies: int) -> None:
     must = "sends nothing, 0 uncertain" if copies == 1 else "1 uncertain, 1 copy more at most"
 
@@ -61,3 +108,21 @@ _enter("smtp.before_dot", "right before the dot is marked", 1)
 _enter("smtp.marked", "between the mark and the dot", 2)
 _enter("smtp.after_dot", "after the dot", 2)
 _enter("settle.begin", "with the relay's 250 in hand", 2)
+
+
+@fault(
+    "pause-refused",
+    "SIGSTOP past the lease with the relay's 451 in hand, until others have sent the mail",
+    "1 copy each, 0 uncertain",
+)
+def pause_refused(run: Run) -> None:
+    wake_late(run, amid=False)
+
+
+@fault(
+    "pause-refused-amid",
+    "SIGSTOP past the lease with the relay's 451 in hand, until others are sending the mail",
+    "1 copy each, 0 uncertain",
+)
+def pause_refused_amid(run: Run) -> None:
+    wake_late(run, amid=True)

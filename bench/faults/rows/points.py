@@ -18,7 +18,7 @@ _EACH_MAIL = ("smtp.", "render.")
 #: Below this size only a few points.
 SMALL = 0.02
 #: Come to once or twice in the life of a process.
-_SELDOM = ("smtp.in_body", "smtp.connecting", "events.before_mark", "events.written")
+_SELDOM = ("smtp.in_body", "smtp.connecting")
 #: Larger than what goes out in one write, so that there is a place between body and dot.
 _LARGE = {"text": "A long story. " * 6000}
 
