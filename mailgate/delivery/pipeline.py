@@ -21,13 +21,13 @@ from mailgate.delivery.conversation import Marks, Permit, Render, Send, Trouble,
 from mailgate.delivery.lease import ProcessLease
 from mailgate.delivery.retry import settle
 from mailgate.delivery.room import Hold, Room
-from mailgate.delivery.turns import Ended, given_back, moved_on, routed
+from mailgate.delivery.turns import Ended, given_back, moved_on, routed, unjudged
 from mailgate.dispatch.lanes import kept_for_urgent
 from mailgate.dispatch.take import Take, Taken, Taker
 from mailgate.journal.breakers import Change
 from mailgate.journal.database import Connection, Database, JournalAway
 from mailgate.journal.leases import claimed_by
-from mailgate.journal.settling import Settling
+from mailgate.journal.settling import Settlement, Settling
 from mailgate.limits.rules import Limiter
 from mailgate.metrics import families
 from mailgate.metrics.tally import Tally
@@ -347,7 +347,16 @@ class Pipeline:
             self._config.sandbox,
             partial(self._fetch, hold),
         )
-        self._end(taken, outcome, slot, started, begun, content, hold)
+        try:
+            settlement = self._judged(taken, outcome, started, content)
+        except Exception as error:  # noqa: BLE001 - a bug must not leave it claimed for ever
+            self._trouble("what follows from an outcome failed in mailgate itself", error)
+            settlement = unjudged(claim, outcome, marks.past_dot, self._database.now())
+        self._claimed.discard((claim.recipient_id, claim.token))
+        took = int((time.monotonic() - begun) * 1000)
+        self._ended.append(Ended(settlement, outcome.kind, slot, claim, outcome, took, hold))
+        if settlement.stored is None:
+            hold.release()
 
     async def _fetch(self, hold: Hold, claim: Claim) -> Claim:
         """With the journal away it waits: nothing could be settled either."""
@@ -359,16 +368,10 @@ class Pipeline:
                 self._trouble("the journal is away", error)
                 await asyncio.sleep(0.5)
 
-    def _end(
-        self,
-        taken: Taken,
-        outcome: Outcome,
-        slot: int,
-        started: int,
-        begun: float,
-        content: bytes | None,
-        hold: Hold,
-    ) -> None:
+    def _judged(
+        self, taken: Taken, outcome: Outcome, started: int, content: bytes | None
+    ) -> Settlement:
+        """What follows from an outcome, for the recipient and for what it showed of others."""
         claim = taken.claim
         preferred: tuple[str, ...] = ()
         if claim.stream in self._config.streams:
@@ -386,13 +389,7 @@ class Pipeline:
             suppressions=self._config.suppressions,
         )
         signals = self._taker.witness.showed(claim, outcome, taken.probes, time.monotonic())
-        if signals:
-            settlement = replace(settlement, signals=signals)
-        self._claimed.discard((claim.recipient_id, claim.token))
-        took = int((time.monotonic() - begun) * 1000)
-        self._ended.append(Ended(settlement, outcome.kind, slot, claim, outcome, took, hold))
-        if settlement.stored is None:
-            hold.release()
+        return replace(settlement, signals=signals) if signals else settlement
 
     # --- outside of a task ------------------------------------------------------------
 

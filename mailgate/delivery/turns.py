@@ -44,6 +44,25 @@ def moved_on(take: Take, batch: Sequence[Ended], now: int) -> bool:
     )
 
 
+def unjudged(claim: Claim, outcome: Outcome, past_dot: bool, now: int) -> Settlement:
+    """Where a recipient goes when judging its outcome failed: what was sent is sent.
+
+    What may have been sent is uncertain, and for anything else an operator decides.
+    """
+    unsure = State.UNCERTAIN if past_dot else State.HELD
+    rests = State.SENT if outcome.kind is Kind.SENT else unsure
+    return Settlement(
+        recipient_id=claim.recipient_id,
+        message_id=claim.message_id,
+        token=claim.token,
+        path=(rests,),
+        due_at=now,
+        error_class="" if rests is State.SENT else "internal_error",
+        sensitive=claim.sensitive,
+        note="what follows from the outcome could not be judged: see the log",
+    )
+
+
 def given_back(strays: Iterable[Orphan], now: int) -> list[Settlement]:
     """What becomes of rows that a transaction of unknown end claimed: nobody sent them."""
     return [

@@ -160,6 +160,30 @@ async def test_a_fault_of_our_own_holds_the_message_and_loses_nobody(house: Hous
         assert gateway._lease.spool.room == 10 * 8
 
 
+async def test_an_outcome_that_cannot_be_judged_is_written_all_the_same(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug of ours there would leave it claimed for as long as the process lives."""
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError
+
+    async with ScriptedRelay(DOT=["250 2.0.0 Ok", "450 4.2.0 later"]) as relay:
+        gateway = await house.open({"main": relay})
+        monkeypatch.setattr("mailgate.delivery.pipeline.settle", broken)
+        [sent] = await house.add("a@example.org", key="sent")
+        [later] = await house.add("late@example.org", key="later")
+        await gateway.deliver(NORMAL, soon())
+        # What was past its dot is not known to be undelivered by who could not judge it.
+        assert house.state(sent) == "sent"
+        assert (house.state(later), house.journal.row(later).error_class) == (
+            "uncertain",
+            "internal_error",
+        )
+        assert gateway._pipeline is not None
+        assert gateway._pipeline.unsettled == 0
+
+
 # --- expiry ------------------------------------------------------------------------------
 
 
