@@ -79,6 +79,11 @@ class Next(Protocol):
 Follow = Callable[[], Next | None]
 
 
+def _before_mail() -> None:
+    """MAIL is about to be said, by itself or behind the dot of another."""
+    failpoints.hit("smtp.before_mail")
+
+
 class Session:
     """A connection that is ready for mail; one message at a time, and where the relay
     pipelines the next one's commands behind it.
@@ -184,7 +189,7 @@ class Session:
             group = (b"".join(group),)
         if gate is not None:
             await gate()
-        failpoints.hit("smtp.before_mail")
+        _before_mail()
         self.served += 1
         try:
             refused = await self._offer(group)
@@ -321,7 +326,7 @@ class Session:
         rides = follow is not None and self._quick and self.offers.pipelining and not large
         behind = follow() if rides and follow is not None else None
         if behind is not None:
-            failpoints.hit("smtp.before_mail")
+            _before_mail()
         failpoints.hit("smtp.before_dot")
         try:
             # From here to the write nothing else can run.

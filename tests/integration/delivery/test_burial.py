@@ -54,7 +54,7 @@ async def test_a_process_buried_after_its_dot_writes_nothing(house: House) -> No
             return "250 2.0.0 Ok"
 
         relay._on["DOT"] = [meanwhile, "250 2.0.0 Ok"]
-        assert await paused.deliver(NORMAL, soon(0.5)) == {"stale": 1}
+        assert await paused.deliver(NORMAL, soon(1.5)) == {"stale": 1}
         assert house.kinds(id_) == ["uncertain", "queued"]
         await asyncio.sleep(0.3)
         assert await other.deliver(NORMAL, soon()) == {"sent": 1}
