@@ -32,7 +32,16 @@ from mailgate.model.outcome import (
 from mailgate.model.state import Phase
 from mailgate.smtp.classify import TABLE, Table
 from mailgate.smtp.opening import Offers, Watch, open_wire
-from mailgate.smtp.transaction import DOT, PHASES, commands, early, refusal, stuffed, unfit
+from mailgate.smtp.transaction import (
+    DOT,
+    PHASES,
+    commands,
+    early,
+    in_order,
+    refusal,
+    stuffed,
+    unfit,
+)
 from mailgate.smtp.wire import Broken, Due, Wire
 
 #: Up to here body and dot go out in one write; above, the dot waits for the body.
@@ -191,14 +200,7 @@ class Session:
             await gate()
         _before_mail()
         self.served += 1
-        try:
-            refused = await self._offer(group)
-            if refused is not None:
-                return refused
-            return await self._deliver(envelope.content, marker, follow)
-        except BaseException:
-            self._wire.abort()
-            raise
+        return await self._go_on(self._offer(group), envelope, marker, follow)
 
     async def ride(
         self, envelope: Envelope, due: Due, marker: Marker, follow: Follow | None = None
@@ -212,8 +214,8 @@ class Session:
         try:
             replies = await wire.answers(due, self._relay.command_timeout)
         except Broken as broken:
-            if broken.ours or wire.behind(due):
-                # Whatever went wrong was with the message before.
+            if broken.ours or broken.fault == "desync" or wire.behind(due):
+                # Whatever went wrong was with the message before, or may have been.
                 return _lost(Phase.MAIL, Broken("connection_lost", broken.detail))
             return self._broken_early(broken, broken.replies)
         except BaseException:
@@ -221,10 +223,24 @@ class Session:
             raise
         finally:
             timer.cancel()
+        if not in_order(replies):
+            # The message before had more than one answer, and these are no answers to us.
+            wire.abort()
+            return _lost(Phase.MAIL, Broken("connection_lost", "the replies are out of step"))
+        return await self._go_on(self._refused(replies), envelope, marker, follow)
+
+    async def _go_on(
+        self,
+        refused: Awaitable[Outcome | None],
+        envelope: Envelope,
+        marker: Marker,
+        follow: Follow | None,
+    ) -> Outcome:
+        """The body, where what came before it was not ``refused``."""
         try:
-            refused = await self._refused(replies)
-            if refused is not None:
-                return refused
+            said = await refused
+            if said is not None:
+                return said
             return await self._deliver(envelope.content, marker, follow)
         except BaseException:
             self._wire.abort()

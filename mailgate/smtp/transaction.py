@@ -78,6 +78,16 @@ def refusal(replies: list[Reply], table: Table) -> Outcome | None:
     return None
 
 
+def in_order(replies: list[Reply]) -> bool:
+    """Whether these can be the answers to MAIL, RCPT and DATA, asked together.
+
+    No relay takes a recipient without a sender, and none ends DATA with a yes (RFC 5321
+    section 4.3.2): then a reply that nobody asked for stands before them.
+    """
+    mail, rcpt, data = (reply.code // 100 for reply in replies)
+    return data != 2 and (mail == 2 or rcpt != 2)
+
+
 def early(reply: Reply, table: Table) -> Outcome:
     """A reply that came before the end of the body: a refusal, or out of step."""
     if reply.code >= 400:
