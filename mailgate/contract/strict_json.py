@@ -29,9 +29,9 @@ MAX_VALUES = 250_000
 
 #: A key that could be read: one line of characters that every store can hold.
 KEY = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,256}")
-#: Escapes that can make what strict UTF-8 cannot hold: NUL and halves of surrogate pairs.
 #: A text with its quotes, closed or not.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+#: Escapes that can make what strict UTF-8 cannot hold: NUL and halves of surrogate pairs.
 _ODD_ESCAPE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 
 

@@ -149,8 +149,8 @@ def _filled(pieces: Sequence[str], leaves: Sequence[str]) -> str:
 
 def _uneven(values: Sequence[str]) -> bool:
     """Whether the text part would show one of them otherwise than as it is."""
-    # One look by C at all of them: the rule itself takes twenty times as long. Of what it
-    # names only the joiner is printable.
+    # One look by C at all of them, before the rule itself, which looks at each character. Of
+    # what the rule names only the joiner is printable.
     text = "|".join(["", *values, ""])
     even = text.isprintable() and "\u034f" not in text
     if even and "  " not in text and "| " not in text and " |" not in text:

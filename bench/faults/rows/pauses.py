@@ -56,7 +56,8 @@ def wake_late(run: Run, *, amid: bool, **more: Any) -> None:
         # Not due at once: who wakes up would claim it in the same turn, and may not send.
         settings |= {"streams.transactional.retry.first": "20s"}
     plans = {"n": ["dot 451 4.3.0 Later", "slow 4" if amid else "250"]}
-    # On SQLite whoever happens to be stopped in a transaction stops all others too.
+    # On SQLite this failed once and nobody knows why: perhaps whoever is stopped within a
+    # transaction stops all others too.
     scene = run.stage("valkey", "postgresql", settings=settings, plans=plans, **more)
     scene.arm("settle.begin=stop")
     scene.intake()

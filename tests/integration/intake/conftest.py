@@ -80,3 +80,12 @@ def hold_and_kill() -> Iterator[Callable[[str, str, int], list[list[str]]]]:
     for process in running:
         process.kill()
         process.wait(10)
+
+
+async def taken(consumer: Any) -> list[list[int]]:
+    """The sizes of all that waits, batch by batch, each acknowledged before the next."""
+    sizes = []
+    while batch := await consumer.receive(500, 0.3):
+        sizes.append([len(d.body) for d in batch])
+        assert await consumer.done(batch)
+    return sizes

@@ -12,7 +12,7 @@ import pytest
 
 from mailgate.intake.door import DoorClosed
 from mailgate.intake.redis_stream import AT_ONCE, GROUP, StreamDoor
-from tests.integration.intake.conftest import IDLE
+from tests.integration.intake.conftest import IDLE, taken
 from tests.servers import Valkey
 
 STREAM = "mailgate:inbox"
@@ -241,10 +241,7 @@ async def test_large_entries_come_a_few_at_a_time(valkey, opened) -> None:
     small, large = ["{}"] * 100, ["x" * 300_000] * 20
     publish(valkey, *small, *large)
     consumer = await opened(door(valkey, most_bytes=2**20))
-    sizes = []
-    while batch := await consumer.receive(500, 0.3):
-        sizes.append([len(d.body) for d in batch])
-        assert await consumer.done(batch)
+    sizes = await taken(consumer)
     assert [n for batch in sizes for n in batch] == [2] * 100 + [300_000] * 20
     assert max(map(sum, sizes)) < 2**20 + AT_ONCE * 300_000
     assert len(sizes) < 8
