@@ -343,6 +343,6 @@ def _render_console(_logger: Any, _method: str, event: EventDict) -> str:
 
 
 def _quoted(value: Any) -> str:
-    if isinstance(value, str) and _BARE.fullmatch(value):
+    if isinstance(value, str) and ((value.isascii() and value.isalnum()) or _BARE.fullmatch(value)):
         return value
     return json.dumps(value, ensure_ascii=False)

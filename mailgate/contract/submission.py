@@ -17,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    JsonValue,
     ModelWrapValidatorHandler,
     PlainValidator,
     PrivateAttr,
@@ -153,6 +154,9 @@ Name = Annotated[str, Field(pattern=NAME)]
 Locale = Annotated[str, Field(pattern=LOCALE), AfterValidator(lambda v: v.replace("_", "-"))]
 Body = Annotated[str, Field(max_length=fields.MAX_BODY), AfterValidator(fields.body)]
 Instant = Annotated[datetime, PlainValidator(fields.instant, json_schema_input_type=_Instant)]
+#: The default of an object, for the schema: as a value it would be copied for each message.
+_EMPTY: dict[str, JsonValue] = {"default": {}}
+
 Data = Annotated[
     dict[str, Any],
     BeforeValidator(_or_empty, json_schema_input_type=dict[str, Any] | None),
@@ -204,9 +208,13 @@ class Recipient(Part):
             json_schema_input_type=Annotated[str, Field(max_length=fields.MAX_NAME)] | None,
         ),
     ] = ""
-    data: Data = Field({}, description="Laid over the message's data, name by name.")
+    data: Data = Field(
+        default_factory=dict,
+        json_schema_extra=_EMPTY,
+        description="Laid over the message's data, name by name.",
+    )
     locale: Locale | None = None
-    metadata: Metadata = {}
+    metadata: Metadata = Field(default_factory=dict, json_schema_extra=_EMPTY)
 
 
 class Throttle(Part):
@@ -290,7 +298,11 @@ class Submission(Part):
     bcc: Mailboxes = ()
     reply_to: Mailboxes = ()
     template: Annotated[str, Field(pattern=TEMPLATE)] | None = None
-    data: Data = Field({}, description="What the template is filled with; at most 256 kB.")
+    data: Data = Field(
+        default_factory=dict,
+        json_schema_extra=_EMPTY,
+        description="What the template is filled with; at most 256 kB.",
+    )
     locale: Locale | None = None
     subject: Annotated[Line, Field(min_length=1, max_length=fields.MAX_SUBJECT)] | None = Field(
         None, description="Required without a template; with one, replaces its subject."
@@ -315,7 +327,11 @@ class Submission(Part):
         Field(strict=False),
         BeforeValidator(_few_tags),
     ] = ()
-    metadata: Metadata = Field({}, description="Given back in events, never read.")
+    metadata: Metadata = Field(
+        default_factory=dict,
+        json_schema_extra=_EMPTY,
+        description="Given back in events, never read.",
+    )
     stream: Name | None = Field(None, description="The configured set of defaults to use.")
     send_at: Instant | None = Field(None, description="Not before this (RFC 3339, with offset).")
     expires_at: Instant | None = Field(None, description="Never after this.")

@@ -14,7 +14,6 @@ _RANDOM_BITS = 21
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford base 32
 #: Two characters at a time; the first of the fourteen is always 0.
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
-_SHIFTS = (60, 50, 40, 30, 20, 10, 0)
 _VALUE = {c: i for i, c in enumerate(_ALPHABET)} | {"i": 1, "l": 1, "o": 0}
 
 
@@ -43,7 +42,10 @@ def first_of(ms: int) -> int:
 
 def spell(number: int) -> str:
     """The 13 characters in which people and events see an identifier."""
-    return "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])[1:]
+    two = _PAIRS
+    high = f"{two[number >> 60]}{two[number >> 50 & 1023]}{two[number >> 40 & 1023]}"
+    low = f"{two[number >> 20 & 1023]}{two[number >> 10 & 1023]}{two[number & 1023]}"
+    return f"{high}{two[number >> 30 & 1023]}{low}"[1:]
 
 
 def unspell(text: str) -> int:

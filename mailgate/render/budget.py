@@ -181,6 +181,19 @@ def number(value: Any) -> Any:
     return value
 
 
+def _steps(values: Iterable[Any]) -> int:
+    """What a call costs for what it is given."""
+    steps = 1
+    for value in values:
+        if isinstance(value, str):
+            if len(value) > PIECE:
+                raise _too_large()
+            steps += len(value) >> 8
+        elif isinstance(value, _SEVERAL):
+            steps += len(value)
+    return steps
+
+
 def guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """A filter or test that counts what it is given and what it makes."""
     if name in _FREE:
@@ -188,18 +201,17 @@ def guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     # Functions that want Jinja's context get it first.
     at = 1 if hasattr(function, "jinja_pass_arg") else 0
 
+    alone = at + 1
+    of_items = name in _OF_ITEMS
+
     def counted(*args: Any, **kwargs: Any) -> Any:
-        steps = 1
-        if name in _OF_ITEMS and isinstance(args[at] if args[at:] else None, str):
+        if of_items and isinstance(args[at] if args[at:] else None, str):
             raise RenderError("template_broken", f"|{name} goes through a list, and this is text")
-        for value in args[at:]:
-            if isinstance(value, str):
-                if len(value) > PIECE:
-                    raise _too_large()
-                steps += len(value) >> 8
-            elif isinstance(value, _SEVERAL):
-                steps += len(value)
-        spend(steps)
+        if len(args) == alone and isinstance(args[at], str) and len(args[at]) < 256:
+            # One short text, as nearly always.
+            spend(1)
+        else:
+            spend(_steps(args[at:]))
         result = function(*args, **kwargs)
         if isinstance(result, str):
             if len(result) > 255:

@@ -20,7 +20,8 @@ URL_SCHEMES = ("https:", "http:", "mailto:", "tel:", "cid:")
 _SAFE = "!#$&'()*+,-./:;=?@_~[]%"
 _CLEAN_URL = re.compile(
     r"(?:https?://(?=[A-Za-z0-9\[])|mailto:(?=[^/])|tel:(?=[+0-9])|cid:(?=[^/]))"
-    r"(?:[A-Za-z0-9!#$&'()*+,\-./:;=?@_~\[\]]|%[0-9A-Fa-f]{2})+\Z"
+    r"(?=.)[A-Za-z0-9!#$&'()*+,\-./:;=?@_~\[\]]*+"
+    r"(?:%[0-9A-Fa-f]{2}[A-Za-z0-9!#$&'()*+,\-./:;=?@_~\[\]]*+)*+\Z"
 )
 _LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _AUTHORITY = re.compile(r"(https?://)([^/?#]*)(.*)\Z", re.IGNORECASE | re.DOTALL)

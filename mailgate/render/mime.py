@@ -13,8 +13,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
+from typing import NamedTuple
 
 from mailgate.model.message import Attachment, Letter
 from mailgate.render import headers
@@ -26,8 +27,7 @@ _IDENTIFIER = re.compile(r"<?([!-;=?-~]+@[!-;=?-~]+)>?\Z")
 _HTTPS = re.compile(r"(?:https://[!-;=?-~]+|mailto:[!-;=?-~]+)\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(NamedTuple):
     """The parts of a mail, each already in quoted-printable."""
 
     subject: str
@@ -35,8 +35,7 @@ class Body:
     html: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(NamedTuple):
     """A MIME entity: its header lines, then its body in pieces; ASCII."""
 
     head: str
@@ -94,7 +93,12 @@ def _fields(letter: Letter, subject: str) -> str:
 
 def date(milliseconds: int) -> str:
     """RFC 5322 section 3.3, in UTC."""
-    t = time.gmtime(milliseconds // 1000)
+    return _second(milliseconds // 1000)
+
+
+@lru_cache(maxsize=256)
+def _second(seconds: int) -> str:
+    t = time.gmtime(seconds)
     return (
         f"{_DAYS[t.tm_wday]}, {t.tm_mday:02d} {_MONTHS[t.tm_mon - 1]} {t.tm_year:04d} "
         f"{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d} +0000"

@@ -16,7 +16,14 @@ from jinja2 import DictLoader, StrictUndefined, Template, Undefined, UndefinedEr
 from jinja2.compiler import CodeGenerator
 from jinja2.environment import TemplateModule
 from jinja2.exceptions import SecurityError, TemplateSyntaxError
-from jinja2.runtime import BlockReference, Context, LoopContext, Macro, TemplateReference
+from jinja2.runtime import (
+    BlockReference,
+    Context,
+    LoopContext,
+    Macro,
+    TemplateReference,
+    new_context,
+)
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
@@ -248,7 +255,14 @@ def produce(
     budget.begin()
     try:
         # The globals are few, and our own: Jinja would put them together anew for each mail.
-        context = template.new_context({**template.environment.globals, **variables}, shared=True)
+        # Where no names of its own are given, an imported template is made once.
+        context = new_context(
+            template.environment,
+            template.name,
+            template.blocks,
+            {**template.environment.globals, **variables},
+            shared=True,
+        )
         return list(template.root_render_func(context))
     except RenderError:
         raise

@@ -95,15 +95,14 @@ class Plan:
         """The document as premailer would write it."""
         return _filled(self.pieces, [_leaf(values[i], place) for i, place in self.slots])
 
-    def html_wire(self, values: Sequence[str]) -> str:
-        """The document in quoted-printable."""
-        leaves = []
-        for index, place in self.slots:
-            value = values[index]
-            if place < LINK and _SIMPLE.match(value):
-                leaves.append(value)
-            else:
-                leaves.append(encode.piece(_leaf(value, place)))
+    def html_wire(self, values: Sequence[str], plain: Sequence[bool]) -> str:
+        """The document in quoted-printable; ``plain`` is what ``as_they_are`` says of them."""
+        leaves = [
+            values[i]
+            if plain[i] and (place < LINK or (place == LINK and type(values[i]) is Url))
+            else encode.piece(_leaf(values[i], place))
+            for i, place in self.slots
+        ]
         return _filled(self.wire, leaves)
 
     def text(self, values: Sequence[str]) -> str:
@@ -112,12 +111,16 @@ class Plan:
             return text.finish(text.derive(self.html(values)))
         return text.finish(_filled(self.text_pieces, [values[i] for i in self.text_slots]))
 
-    def derived_wire(self, values: Sequence[str]) -> str:
+    def derived_wire(self, values: Sequence[str], plain: Sequence[bool]) -> str:
         """The derived text part in quoted-printable."""
         if self.text_wire is None or _uneven([values[i] for i in self.text_slots]):
             return encode.quoted_printable(self.text(values))
         leaves = [
-            encode.piece(leaf.written(values) if isinstance(leaf, OpenLink) else values[leaf])
+            encode.piece(leaf.written(values))
+            if type(leaf) is OpenLink
+            else values[leaf]
+            if plain[leaf]
+            else encode.piece(values[leaf])
             for leaf in self.text_leaves
         ]
         return _filled(self.text_wire, leaves)
@@ -138,6 +141,12 @@ class Whole:
 
 
 Entry = Plan | Sensitive | Whole
+
+
+def as_they_are(values: Sequence[str]) -> list[bool]:
+    """Which values neither HTML nor quoted-printable writes otherwise than as they are."""
+    match = _SIMPLE.match
+    return [match(value) is not None for value in values]
 
 
 def _filled(pieces: Sequence[str], leaves: Sequence[str]) -> str:

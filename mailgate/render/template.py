@@ -91,15 +91,17 @@ class Template:
         Resolved for the template as a whole, so that a subject and its body
         are always in the same language.
         """
-        wanted = (locale or "").replace("_", "-").lower()
+        if not locale:
+            return self.variants[self.manifest.default_locale]
+        wanted = locale.replace("_", "-").lower()
         while wanted:
             for name, variant in self.variants.items():
                 if name.lower() == wanted:
                     return variant
             wanted = wanted.rpartition("-")[0]
-        bare = (locale or "").lower()
+        bare = locale.lower()
         for name, variant in sorted(self.variants.items()):
-            if bare and name.lower().startswith(f"{bare}-"):
+            if name.lower().startswith(f"{bare}-"):
                 return variant
         return self.variants[self.manifest.default_locale]
 

@@ -42,7 +42,12 @@ def enhanced_code(text: str, code: int) -> str:
                 break
         else:
             found = _ANYWHERE.search(text)
-    return ".".join(str(int(part)) for part in found.groups()) if found else ""
+    if found is None:
+        return ""
+    if len(found[0]) == 5:
+        # One digit each, as nearly always: no zero leads.
+        return found[0]
+    return ".".join(str(int(part)) for part in found.groups())
 
 
 def parse_reply(raw: str) -> Reply:

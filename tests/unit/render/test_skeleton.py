@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mailgate.render import Catalogue, Renderer, RenderError, Template
 from mailgate.render.printing import TOKEN_PREFIX, token
-from mailgate.render.skeleton import Cache, Plan, Sensitive, Whole, compile_skeleton
+from mailgate.render.skeleton import Cache, Plan, Sensitive, Whole, as_they_are, compile_skeleton
 from tests.unit.render.house import BUILT_IN, RENDERER
 
 Build = Callable[..., Renderer]
@@ -190,8 +190,8 @@ def test_the_wire_form_decodes_to_the_document(places: Renderer, extra: str) -> 
         return
     assert plan is not None
     for wire, plain in (
-        (plan.html_wire(values), plan.html(values)),
-        (plan.derived_wire(values), plan.text(values)),
+        (plan.html_wire(values, as_they_are(values)), plan.html(values)),
+        (plan.derived_wire(values, as_they_are(values)), plan.text(values)),
     ):
         assert all(len(line) <= 76 for line in wire.split("\r\n"))
         assert "\n" not in wire.replace("\r\n", "")
