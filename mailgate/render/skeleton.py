@@ -117,7 +117,7 @@ class Plan:
             return encode.quoted_printable(self.text(values))
         leaves = [
             encode.piece(leaf.written(values))
-            if type(leaf) is OpenLink
+            if isinstance(leaf, OpenLink)
             else values[leaf]
             if plain[leaf]
             else encode.piece(values[leaf])
