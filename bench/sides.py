@@ -30,6 +30,7 @@ from tests.servers import Postgres, RabbitMQ, Valkey
 from tests.servers.process import Daemon
 
 ROOT = Path(__file__).parent.parent
+INBOX = "mailgate.inbox"
 #: What `mailgate up` gives its own broker.
 VALKEY = ("--appendonly", "yes", "--maxmemory-policy", "noeviction")
 
@@ -149,8 +150,16 @@ class Mailgate(Side):
         """Of the broker and the journal."""
 
     @abstractmethod
+    def pour(self, bodies: Sequence[bytes], queue: str = INBOX) -> None:
+        """Several messages to processes that are up, at the least cost for who publishes."""
+
+    @abstractmethod
     def states(self) -> dict[str, int]:
         """Recipients by state, and ``attempts``."""
+
+    def taken_in(self) -> int:
+        """Recipients that the journal holds."""
+        return sum(n for state, n in self.states().items() if state != "attempts")
 
     def start(self) -> None:
         broker, journal = self.urls()
@@ -248,14 +257,18 @@ class Embedded(Mailgate):
         return self._valkey.broker_url, f"sqlite:///{self.directory / 'journal.db'}"
 
     def publish(self, body: bytes) -> None:
-        self._client.xadd("mailgate:inbox", {"message": body})
+        self._client.xadd(INBOX.replace(".", ":"), {"message": body})
+
+    def pour(self, bodies: Sequence[bytes], queue: str = INBOX) -> None:
+        stream = queue.replace(".", ":")
+        with self._client.pipeline(transaction=False) as pipe:
+            for body in bodies:
+                pipe.xadd(stream, {"message": body})
+            pipe.execute()
 
     def put(self, bodies: Sequence[bytes]) -> None:
         for at in range(0, len(bodies), 1000):
-            with self._client.pipeline(transaction=False) as pipe:
-                for body in bodies[at : at + 1000]:
-                    pipe.xadd("mailgate:inbox", {"message": body})
-                pipe.execute()
+            self.pour(bodies[at : at + 1000])
 
     def states(self) -> dict[str, int]:
         with contextlib.closing(sqlite3.connect(self.directory / "journal.db")) as db:
@@ -276,25 +289,29 @@ class Servers(Mailgate):
         self._vhost = rabbitmq.fresh_vhost()
         self._database = postgres.fresh_database()
         self._connection = kombu.Connection(self._vhost.url, heartbeat=0)
-        self._channel: Any = None
+        self._channels: dict[str, Any] = {}
 
     def urls(self) -> tuple[str, str]:
         return self._vhost.url, self._postgres.url(self._database)
 
     def publish(self, body: bytes) -> None:
-        if self._channel is None:
-            self._channel = self._inbox()
-        said = amqp.Message(body, content_type="application/json", delivery_mode=2)
-        said.properties["message_id"] = uuid.uuid4().hex
-        self._channel.basic_publish(said, routing_key="mailgate.inbox")
+        self.pour([body])
 
-    def _inbox(self) -> Any:
+    def pour(self, bodies: Sequence[bytes], queue: str = INBOX) -> None:
+        if queue not in self._channels:
+            self._channels[queue] = self._to(queue)
+        for body in bodies:
+            said = amqp.Message(body, content_type="application/json", delivery_mode=2)
+            said.properties["message_id"] = uuid.uuid4().hex
+            self._channels[queue].basic_publish(said, routing_key=queue)
+
+    def _to(self, queue: str) -> Any:
         """A channel on which the queue is known to exist: what is published before is lost."""
         until = time.monotonic() + 30
         while True:
             channel = self._connection.channel()
             try:
-                channel.queue_declare("mailgate.inbox", passive=True)  # type: ignore[attr-defined]
+                channel.queue_declare(queue, passive=True)  # type: ignore[attr-defined]
             except amqp.NotFound:
                 if time.monotonic() > until:
                     raise
@@ -303,10 +320,9 @@ class Servers(Mailgate):
                 return channel
 
     def put(self, bodies: Sequence[bytes]) -> None:
-        for body in bodies:
-            self.publish(body)
+        self.pour(bodies)
         until = time.monotonic() + 60
-        while self._vhost.depth("mailgate.inbox") < len(bodies):
+        while self._vhost.depth(INBOX) < len(bodies):
             if time.monotonic() > until:
                 raise TimeoutError("RabbitMQ does not have all messages")
             time.sleep(0.1)

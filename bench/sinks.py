@@ -71,6 +71,24 @@ class FarSink(LoadSink):
         ]
 
 
+class BookSink(FarSink):
+    """The same, and it notes when it took each order (``bench.far``)."""
+
+    def __init__(self, directory: Path, delay: float = 0.0) -> None:
+        self._book = directory / "book"
+        super().__init__(directory, delay)
+
+    def _command(self) -> list[str]:
+        return [*super()._command(), str(self._book)]
+
+    def book(self, run: str) -> dict[int, float]:
+        """The moment (monotonic) at which each number of a run was accepted."""
+        lines = self._book.read_text().splitlines() if self._book.exists() else []
+        found = (line.split() for line in lines)
+        numbers = ((order.rpartition("-"), float(at)) for order, at in found)
+        return {int(number): at for (name, _, number), at in numbers if name == run}
+
+
 class ClockSink:
     """An SMTP server that notes when it accepted the message of each number."""
 
