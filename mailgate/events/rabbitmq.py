@@ -20,7 +20,7 @@ from mailgate.contract.event import EXCHANGE
 from mailgate.events.document import Post
 from mailgate.events.frames import frames
 from mailgate.events.outlet import OutletAway
-from mailgate.intake.amqp_link import PATIENCE, connection
+from mailgate.intake.amqp_link import PATIENCE, connection, read_ahead
 
 T = TypeVar("T")
 
@@ -78,6 +78,7 @@ class RabbitOutlet:
         self._link.connect()
         wire = self._link.connection
         wire.sock.settimeout(PATIENCE)
+        read_ahead(wire)
         channel = wire.channel()
         try:
             channel.exchange_declare(EXCHANGE, "topic", passive=True)

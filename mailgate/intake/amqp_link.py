@@ -19,6 +19,8 @@ CONNECT_TIMEOUT = 5.0
 #: Seconds for a reply of the broker, and for its socket to take what we write. Below the
 #: broker's heartbeats (half of ``HEARTBEAT``), which would else end each wait for a reply.
 PATIENCE = 10.0
+#: Bytes asked for at once. What is left of them is copied with each part of a frame.
+_AHEAD = 8192
 _VERIFY = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
 
 
@@ -47,6 +49,25 @@ def connection(url: str, name: str = "mailgate intake") -> kombu.Connection:
             "client_properties": {"connection_name": name},
         },
     )
+
+
+def read_ahead(wire: Any) -> None:
+    """Have an open connection read what is there, and not a frame in three parts.
+
+    py-amqp asks its socket for the head, the body and the end of each frame by themselves:
+    nine reads a message, each with a poll before it, where one is enough for several.
+    """
+    receive = wire.transport._quick_recv
+    wire.transport._quick_recv = lambda wanted: receive(max(wanted, _AHEAD))
+
+
+def held(wire: Any) -> bool:
+    """Whether something was read of which no frame has been made, or TLS has decrypted it."""
+    transport = wire.transport
+    if transport._read_buffer:
+        return True
+    sock = transport.sock
+    return bool(isinstance(sock, ssl.SSLSocket) and sock.pending())
 
 
 def _lenient(connection: Any, callback: Any) -> Callable[[Any], Any]:

@@ -17,7 +17,6 @@ import logging
 import secrets
 import select
 import socket
-import ssl
 import threading
 import time
 from collections import deque
@@ -28,7 +27,7 @@ import amqp
 from amqp import spec
 
 from mailgate.contract.read import encoding_fault
-from mailgate.intake.amqp_link import PATIENCE, connection
+from mailgate.intake.amqp_link import PATIENCE, connection, held, read_ahead
 from mailgate.intake.door import BATCH_BYTES, Backoff, Delivery, DoorClosed, Trouble
 
 #: Most frames read from the socket before the receiver is told; a message is three.
@@ -214,6 +213,7 @@ class RabbitDoor:
         try:
             made.connect()
             made.connection.sock.settimeout(PATIENCE)
+            read_ahead(made.connection)
             self._start_session(made.connection)
             yield made.connection
             # A graceful end: nothing new comes, and what is left goes back by itself.
@@ -264,7 +264,7 @@ class RabbitDoor:
                 connection.send_heartbeat()
                 _readable(self._woken, timeout=1.0)
                 continue
-            if _pending(sock) or sock in _readable(sock, self._woken, timeout=1.0):
+            if held(connection) or sock in _readable(sock, self._woken, timeout=1.0):
                 self._drain(connection)
             connection.heartbeat_tick()
         with contextlib.suppress(Exception):  # closing the channel gives everything back too
@@ -275,8 +275,9 @@ class RabbitDoor:
         sock = connection.sock
         try:
             for _ in range(_FRAMES_AT_ONCE):
-                connection.blocking_read(timeout=PATIENCE)
-                if self._full() or not (_pending(sock) or _readable(sock, timeout=0)):
+                # Its socket waits ``PATIENCE`` for the rest of a frame.
+                connection.on_inbound_frame(connection.transport.read_frame())
+                if self._full() or not (held(connection) or _readable(sock, timeout=0)):
                     break
         finally:
             self._tell()
@@ -388,11 +389,6 @@ def _readable(*sockets: Any, timeout: float) -> list[Any]:
     for number in numbers:
         poll.register(number, select.POLLIN)
     return [numbers[number] for number, _ in poll.poll(timeout * 1000)]
-
-
-def _pending(sock: Any) -> bool:
-    """Whether TLS has decrypted more than was read."""
-    return bool(isinstance(sock, ssl.SSLSocket) and sock.pending())
 
 
 def _nothing(_: bool | None) -> None:
