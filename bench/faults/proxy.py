@@ -1,6 +1,8 @@
-"""A small TCP proxy that can be cut: the network between two programs.
+"""A small TCP proxy that can be cut, or lose what goes through it: the network between two
+programs.
 
-Owns one listening port and the connections through it. Runs in a thread of its own.
+Owns one listening port and the connections through it, and when each side of a connection
+whose packets are lost gave it up. Runs in a thread of its own.
 """
 
 from __future__ import annotations
@@ -9,9 +11,34 @@ import asyncio
 import socket
 import struct
 import threading
+import time
 from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+#: ``up`` is what the program that connected says, ``down`` what it is told.
+Way = Literal["up", "down", "both"]
+
+
+@dataclass(eq=False, slots=True)
+class Line:
+    """One connection through the proxy, both ends of it."""
+
+    near: asyncio.StreamWriter
+    far: asyncio.StreamWriter | None = None
+    #: Since when its packets are lost (monotonic), and of which way.
+    lost_at: float | None = None
+    lost: set[str] = field(default_factory=set)
+    #: When the program that connected gave it up.
+    left_at: float | None = None
+
+    @property
+    def deaf_for(self) -> float | None:
+        """Seconds for which its program held on to it; None while it still does."""
+        if self.lost_at is None or self.left_at is None:
+            return None
+        return max(0.0, self.left_at - self.lost_at)
 
 
 class Proxy:
@@ -20,8 +47,9 @@ class Proxy:
     def __init__(self, target: int) -> None:
         self.target = target
         self._loop = asyncio.new_event_loop()
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._lines: list[Line] = []
         self._refusing = False
+        self._losing: set[str] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -39,10 +67,29 @@ class Proxy:
         """Pass nothing on and close nothing, until ``heal``."""
         self._loop.call_soon_threadsafe(self._flowing.clear)
 
+    def forget(self, way: Way = "both") -> int:
+        """Lose for ever what goes through the connections of now, as a firewall does that
+        has forgotten them: no end is told, not even when the other one hangs up.
+
+        New connections work. Gives how many were lost.
+        """
+        return int(self._do(self._forget(way)))
+
+    def lose(self, way: Way = "both") -> int:
+        """``forget``, and the same with each new connection until ``heal``.
+
+        Those are taken, since nobody can lose the packets of a connection to this machine
+        before it is there; then they are silent.
+        """
+        return int(self._do(self._forget(way, new=True)))
+
     def heal(self) -> None:
-        """Pass on again, also what came meanwhile."""
-        self._refusing = False
-        self._loop.call_soon_threadsafe(self._flowing.set)
+        """Pass on again, also what came meanwhile; what was lost stays so."""
+        self._do(self._heal())
+
+    def lost(self) -> list[Line]:
+        """The connections whose packets are lost, as long as they have an end."""
+        return [line for line in self._lines if line.lost_at is not None]
 
     def close(self) -> None:
         self.cut()
@@ -54,10 +101,26 @@ class Proxy:
     def _do(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
+    async def _heal(self) -> None:
+        self._refusing = False
+        self._losing = set()
+        self._flowing.set()
+
     async def _cut(self) -> None:
         self._refusing = True
-        for writer in list(self._writers):
-            _reset(writer)
+        for line in self._lines:
+            for end in (line.near, line.far):
+                if end is not None:
+                    _reset(end)
+
+    async def _forget(self, way: Way, new: bool = False) -> int:
+        ways = {"up", "down"} if way == "both" else {way}
+        if new:
+            self._losing = ways
+        living = [line for line in self._lines if line.lost_at is None and line.left_at is None]
+        for line in living:
+            _lose(line, ways)
+        return len(living)
 
     async def _end(self) -> None:
         self._server.close()
@@ -67,30 +130,68 @@ class Proxy:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = Line(writer)
+        if self._losing == {"up", "down"}:
+            # Nobody is asked for it.
+            _lose(line, self._losing)
+            self._lines.append(line)
+            await self._swallow(reader, line)
+            return
         await self._flowing.wait()
         if self._refusing:
             _reset(writer)
             return
         try:
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
+            far_reader, line.far = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
             _reset(writer)
             return
-        self._writers |= {writer, far_writer}
+        if self._losing:
+            _lose(line, self._losing)
+        self._lines.append(line)
         with suppress(OSError, asyncio.CancelledError):
-            await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
-        self._writers -= {writer, far_writer}
-        for one in (writer, far_writer):
+            await asyncio.gather(
+                self._pump(reader, line.far, line, "up"),
+                self._pump(far_reader, writer, line, "down"),
+            )
+        if line.lost_at is None:
+            self._lines.remove(line)
+        for one in (writer, line.far):
             one.transport.abort()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            await self._flowing.wait()
-            if self._refusing:
-                return
-            writer.write(data)
-            await writer.drain()
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: Line, way: str
+    ) -> None:
+        try:
+            while data := await reader.read(65536):
+                await self._flowing.wait()
+                if self._refusing:
+                    return
+                if way in line.lost:
+                    continue
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            if not line.lost:
+                raise
+        if way == "up":
+            line.left_at = time.monotonic()
+        if way in line.lost:
+            # The end of a connection is a packet too.
+            await asyncio.Event().wait()
         writer.write_eof()
+
+    async def _swallow(self, reader: asyncio.StreamReader, line: Line) -> None:
+        with suppress(OSError):
+            while await reader.read(65536):
+                pass
+        line.left_at = time.monotonic()
+        line.near.transport.abort()
+
+
+def _lose(line: Line, ways: set[str]) -> None:
+    line.lost_at = time.monotonic()
+    line.lost = set(ways)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -26,6 +26,8 @@ from mailgate.client.ways import Away, Missing, Shut
 KEPT = 8
 #: Threads that publish for coroutines.
 THREADS = 8
+#: Seconds that a broker has for its part of a farewell: it may be long gone.
+FAREWELL = 2.0
 
 _VERIFY = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
 _NO_ROUTE = 312  # AMQP 0-9-1 section 1.8.3.3: basic.return
@@ -179,7 +181,10 @@ class AmqpWay:
 
 def _politely(line: _Line) -> None:
     with contextlib.suppress(AMQPError, OSError):
-        line.connection.close()
+        if line.connection.connected and (wire := line.connection.sock) is not None:
+            wire.settimeout(FAREWELL)
+            line.connection.close()
+    line.drop()
 
 
 def explained(error: BaseException) -> BaseException:

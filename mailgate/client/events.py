@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,6 +24,10 @@ EXCHANGE = "mailgate.events"
 STREAM = "mailgate:events:"
 #: Seconds after which another consumer takes over what one has not acknowledged.
 IDLE = 60.0
+#: Seconds: a RabbitMQ that is silent for two of these is gone, and so are we for it.
+HEARTBEAT = 15
+#: Seconds that RabbitMQ has for its part of a farewell.
+FAREWELL = 2.0
 _BATCH = 100
 
 
@@ -180,7 +185,10 @@ class AmqpListener:
 
         self._found: list[Event] = []
         self._kept = group is not None
-        self._connection = amqp.Connection(**options(url, timeout))
+        self._connection = amqp.Connection(**options(url, timeout) | {"heartbeat": HEARTBEAT})
+        #: Held while the connection is used.
+        self._turn = threading.Lock()
+        self._over = threading.Event()
         with _amqp_errors(self._connection.collect):
             self._connection.connect()
             self._channel = self._connection.channel()
@@ -195,31 +203,43 @@ class AmqpListener:
             self._channel.queue_bind(queue, EXCHANGE, f"{producer}.#")
             self._channel.basic_qos(0, _BATCH, False)
             self._channel.basic_consume(queue, no_ack=not self._kept, callback=self._take)
+        if self._kept:
+            # Whoever deals with an event may take longer than the broker waits for a sign.
+            threading.Thread(target=self._beat, name="mailgate-heart", daemon=True).start()
+
+    def _beat(self) -> None:
+        while not self._over.wait(HEARTBEAT / 3):
+            with self._turn, suppress(Exception):  # whoever reads or acknowledges meets it too
+                self._connection.send_heartbeat()
 
     def _take(self, message: Any) -> None:
         body = message.body
         self._found.append(Event(json.loads(body), message.delivery_tag))
 
     def read(self, wait: float) -> Sequence[Event]:
-        with _amqp_errors(self._connection.collect):
+        with _amqp_errors(self._connection.collect), self._turn:
             try:
                 while not self._found:
                     self._connection.drain_events(timeout=max(wait, 0.001))
             except TimeoutError:
-                pass
+                # All that came has been read: who has been silent for two heartbeats is gone.
+                self._connection.heartbeat_tick()
         found, self._found = self._found, []
         return found
 
     def done(self, event: Event) -> None:
         if self._kept:
-            with _amqp_errors(self._connection.collect):
+            with _amqp_errors(self._connection.collect), self._turn:
                 self._channel.basic_ack(event.handle)
 
     def close(self) -> None:
         from amqp.exceptions import AMQPError
 
-        with suppress(AMQPError, OSError):
-            self._connection.close()
+        self._over.set()
+        with self._turn, suppress(AMQPError, OSError):
+            if self._connection.connected and (line := self._connection.sock) is not None:
+                line.settimeout(FAREWELL)
+                self._connection.close()
         self._connection.collect()
 
 

@@ -20,6 +20,8 @@ from mailgate.model.value import replace
 
 #: An untouched recipient asks again after this (seconds) when the relay named no time.
 UNTOUCHED_WAIT = 5.0
+#: And after this when it was us: by the next heartbeat we send again, or others do.
+OURS_WAIT = 1.0
 #: A relay's reply is kept up to this many characters.
 REPLY_CAP = 2000
 
@@ -151,7 +153,9 @@ _WHY = {
 
 def _wait(claim: Claim, outcome: Outcome, stream: Stream, random: Callable[[], float]) -> float:
     if outcome.kind is Kind.UNTOUCHED:
-        wait = outcome.retry_after if outcome.retry_after is not None else UNTOUCHED_WAIT
+        wait = OURS_WAIT if outcome.error_class in _OURS else UNTOUCHED_WAIT
+        if outcome.retry_after is not None:
+            wait = outcome.retry_after
         return max(0.05, wait) * (1 + 0.2 * random())
     wait = backoff_wait(stream.retry, claim.attempts + 1, random)
     if outcome.retry_after is not None:

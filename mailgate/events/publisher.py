@@ -41,7 +41,7 @@ _SPAN, _RENEW, _ASK = 6000, 4.0, 1.0
 #: A stand-in asks only when nobody else has published for so long (seconds).
 PATIENT = 10.0
 #: Waits after trouble: first and longest (seconds).
-_AGAIN = (0.2, 5.0)
+_AGAIN = (0.2, 1.0)
 #: Seconds between two tries with a producer whose events are refused.
 _REFUSED_AGAIN = 15.0
 

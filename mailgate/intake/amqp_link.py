@@ -14,11 +14,12 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import kombu
 from amqp.method_framing import frame_handler
 
-HEARTBEAT = 30
+#: Seconds; who is silent for two of these is gone, for us as for the broker.
+HEARTBEAT = 15
 CONNECT_TIMEOUT = 5.0
 #: Seconds for a reply of the broker, and for its socket to take what we write. Below the
 #: broker's heartbeats (half of ``HEARTBEAT``), which would else end each wait for a reply.
-PATIENCE = 10.0
+PATIENCE = 7.0
 #: Bytes asked for at once. What is left of them is copied with each part of a frame.
 _AHEAD = 8192
 _VERIFY = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}

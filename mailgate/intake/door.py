@@ -16,7 +16,7 @@ from mailgate.model.value import Value
 Trouble = Callable[[str], None]
 
 FIRST_WAIT = 0.1
-LONGEST_WAIT = 10.0
+LONGEST_WAIT = 2.0
 #: Bytes that a door gives at once and has in hand, unless it is told otherwise.
 BATCH_BYTES = 16 * 2**20
 

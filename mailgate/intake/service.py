@@ -25,7 +25,7 @@ from mailgate.model.state import Lane
 #: How long a door waits for the first delivery before it looks whether to stop (seconds).
 _WAIT = 1.0
 #: Tries to reach a journal that is away: first and longest wait (seconds).
-_AGAIN = (0.2, 5.0)
+_AGAIN = (0.2, 1.0)
 
 _log = logging.getLogger("mailgate.intake")
 

@@ -45,19 +45,26 @@ class JournalAway(Exception):
 class Database:
     """A journal's database. ``run`` is for coroutines, ``run_now`` for the thread one is in.
 
-    ``hot`` steers PostgreSQL's planner to the indexes, whatever its statistics
-    say: plans made while a table was empty cost milliseconds a message later.
+    ``hot`` is for the processes at work. It steers PostgreSQL's planner to the indexes,
+    whatever its statistics say: plans made while a table was empty cost milliseconds a
+    message later. And it waits for no statement longer than ``patience.PATIENCE``, of
+    which ``patience`` (seconds) is another.
     """
 
-    def __init__(self, url: str, *, hot: bool = True) -> None:
+    def __init__(self, url: str, *, hot: bool = True, patience: float | None = None) -> None:
         self.url = sa.make_url(url)
         self.sqlite = self.url.get_backend_name() == "sqlite"
         connect_args: dict[str, Any]
         if self.sqlite:
             connect_args = {"timeout": 30.0, "check_same_thread": False}
         else:
-            options = "-c enable_seqscan=off -c jit=off" if hot else "-c jit=off"
-            connect_args = {"options": options, "connect_timeout": 10, "keepalives_idle": 30}
+            # Here and not above: whoever has SQLite needs no psycopg.
+            from mailgate.journal import patience as waits
+
+            most = patience or (waits.PATIENCE if hot else waits.LONG)
+            planner = "-c enable_seqscan=off -c jit=off" if hot else "-c jit=off"
+            options = f"{planner} {waits.options(most)}"
+            connect_args = {"options": options, **waits.arguments(most)}
         # AUTOCOMMIT: BEGIN and COMMIT are ours, so that SQLite's is BEGIN IMMEDIATE
         # (a transaction that reads first and then writes fails at once when another
         # has written, however long the timeout).
@@ -69,6 +76,8 @@ class Database:
         )
         if self.sqlite:
             sa.event.listen(self._engine, "connect", _sqlite_pragmas)
+        else:
+            waits.make_patient(self._engine, most)
         self._begin = "BEGIN IMMEDIATE" if self.sqlite else "BEGIN"
         self._connection: sa.Connection | None = None
         # The journal's clock at a moment of our own clock that nobody sets.

@@ -21,6 +21,10 @@ LATEST = "0001"
 def current(url: str) -> str:
     """The revision that a journal is at; empty when it has no schema yet."""
     engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
+    if engine.dialect.name == "postgresql":
+        from mailgate.journal import patience
+
+        patience.make_patient(engine, patience.PATIENCE)
     try:
         with engine.connect() as connection:
             if not sa.inspect(connection).has_table("alembic_version"):

@@ -193,6 +193,7 @@ class _Opening:
             if implicit and self._tls is not None:
                 # The loop's own limit is there as well; ours comes first.
                 await wire.encrypt(self._tls, relay.host, relay.connect_timeout + 1)
+        _keep_alive(wire)
         return wire
 
     async def _hello(self, wire: Wire) -> Offers:
@@ -285,3 +286,16 @@ def _local_name(wire: Wire) -> str:
         return "[127.0.0.1]"
     address = str(sockname[0]).partition("%")[0]
     return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
+
+
+def _keep_alive(wire: Wire) -> None:
+    """Have the kernel ask for a relay that says nothing: a reply may take ten minutes, and
+    that nobody is there any more is known after two.
+    """
+    line = wire.transport.get_extra_info("socket") if wire.transport else None
+    if line is None:
+        return
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6)):
+        if hasattr(socket, name):
+            line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -50,6 +50,9 @@ ONE_WRITE = 65536
 SLOWEST_UPLOAD = 4096
 #: Longest polite wait for the reply to QUIT, in seconds.
 QUIT_WAIT = 5.0
+#: And to RSET on a connection that was kept: packets to it may be lost without a word, and
+#: another one takes the mail (Postfix waits as long, smtp_rset_timeout).
+RESET_WAIT = 20.0
 #: Where the last dot took longer to be answered (seconds), nobody goes out with the next.
 QUICK = 2.0
 #: Who went out with a dot that is not answered in this time (seconds) goes elsewhere.
@@ -150,7 +153,8 @@ class Session:
         It belongs to the next message, so its failure never hides an outcome.
         """
         try:
-            (reply,) = await self._wire.exchange(b"RSET\r\n", 1, self._relay.command_timeout)
+            timeout = min(RESET_WAIT, self._relay.command_timeout)
+            (reply,) = await self._wire.exchange(b"RSET\r\n", 1, timeout)
         except Broken:
             return False
         except BaseException:

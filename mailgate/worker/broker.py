@@ -51,7 +51,10 @@ def broker_settings(url: str, visibility: float) -> dict[str, Any]:
         }
     options: dict[str, Any] = {
         "visibility_timeout": visibility,
-        "socket_timeout": 30.0,
+        # Packets may be lost without a word: after this a reply does not come, and after
+        # twice the second (and one) who waits for rings does not hear any.
+        "socket_timeout": 10.0,
+        "health_check_interval": 5,
         "socket_connect_timeout": 4.0,
         "socket_keepalive": True,
         "unacked_restore_throttle": 1,

@@ -30,7 +30,7 @@ from mailgate.worker.settings import TASK, queue_name, queues, time_limits
 
 log = logging.getLogger(__name__)
 
-#: Seconds for the broker to confirm a ring; then its connection is taken for dead.
+#: Seconds for the broker to answer to a ring; then its connection is taken for dead.
 _CONFIRM = 5.0
 
 #: Seconds to try for a connection, all hosts of the URL included.
@@ -144,7 +144,7 @@ class _Line:
             try:
                 self._publish(lane)
             except Exception as error:  # noqa: BLE001 - of kombu, py-amqp, redis-py, OS
-                self.hang_up()
+                self._drop()
                 if not old:
                     self._went_away(error)
             else:
@@ -157,13 +157,21 @@ class _Line:
             with contextlib.suppress(Exception):
                 connection.release()
 
+    def _drop(self) -> None:
+        """Hang up without a word: whoever is not there never answers a farewell."""
+        connection, self._connection, self._producer = self._connection, None, None
+        if connection is not None:
+            with contextlib.suppress(Exception):
+                connection.collect()
+
     def _publish(self, lane: Lane) -> None:
         failpoints.hit("ring.before")
+        amqp = self._url.startswith("amqp")
         if self._connection is None:
             # Its own connection: the events of a worker need no confirmation, and nobody
             # would answer heartbeats here; a dead peer shows as a ring not confirmed.
             settings = broker_settings(self._url, time_limits(self._deadline).visibility)
-            self._connection = Connection(
+            made: Any = Connection(
                 settings["broker_url"],
                 ssl=settings.get("broker_use_ssl", False),
                 heartbeat=0,
@@ -171,12 +179,14 @@ class _Line:
                 failover_strategy="round-robin",
                 transport_options={
                     **settings.get("broker_transport_options", {}),
-                    "interval_start": 0.2,
-                    "interval_step": 0.2,
-                    "connect_retries_timeout": _CONNECT,
-                    **({"confirm_publish": True} if self._is_amqp() else {}),
+                    **({"confirm_publish": True} if amqp else {"socket_timeout": _CONFIRM}),
                 },
             )
+            self._connection = made
+            made.ensure_connection(interval_start=0.2, interval_step=0.2, timeout=_CONNECT)
+            if amqp:
+                # Also for replies that py-amqp itself would wait for without an end.
+                made.connection.sock.settimeout(_CONFIRM)
         connection = self._connection
         if self._producer is None:
             self._producer = Producer(connection.default_channel, auto_declare=False)
@@ -187,7 +197,7 @@ class _Line:
             channel: Any = self._producer.channel
             if channel.client.llen(queue):
                 return
-        options: dict[str, Any] = {"confirm_timeout": _CONFIRM} if self._is_amqp() else {}
+        options: dict[str, Any] = {"confirm_timeout": _CONFIRM} if amqp else {}
         headers, body = ring(lane, str(uuid.uuid4()), _ORIGIN)
         self._producer.publish(
             body,
@@ -200,9 +210,6 @@ class _Line:
             reply_to="",
             **options,
         )
-
-    def _is_amqp(self) -> bool:
-        return self._url.startswith("amqp")
 
     def _went_away(self, error: Exception) -> None:
         if self._away_since is None:

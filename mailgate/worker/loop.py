@@ -34,7 +34,7 @@ _JITTER = 0.1
 _LEAST = 0.25
 
 #: Seconds until opening is tried again: the first wait, and the longest.
-_REOPEN = (0.5, 15.0)
+_REOPEN = (0.5, 4.0)
 
 #: Seconds that an interrupted task waits for its conversations to be let go.
 LET_GO = 5.0

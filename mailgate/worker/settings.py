@@ -29,8 +29,8 @@ CHORES = "mailgate.chores"
 #: ``consumer_timeout``, 30 minutes by default).
 _CONSUMER_TIMEOUT = 1800.0
 
-#: Seconds that an idle AMQP connection may stay silent.
-_HEARTBEAT = 30
+#: Seconds; a broker that is silent for two of these is gone, and so are we for it.
+_HEARTBEAT = 10
 
 
 class WorkerSettingsError(ValueError):
