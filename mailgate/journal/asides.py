@@ -74,7 +74,7 @@ class Asides:
     def __init__(self, database: Database) -> None:
         # A message's own column, or the end of the recipient's address.
         tests = {by: f"m.{by.value} = :name" for by in By}
-        tail = "substr(r.email, -:length)" if database.sqlite else "right(r.email, :length)"
+        tail = "substr(h.email, -:length)" if database.sqlite else "right(h.email, :length)"
         tests[By.DOMAIN] = f"{tail} = :name"
         lock = "" if database.sqlite else " FOR UPDATE OF r SKIP LOCKED"
         # Fresh mail and retries from their own ends of the index.
@@ -88,8 +88,8 @@ class Asides:
         self._move = {
             by: sa.text(
                 f"WITH head AS MATERIALIZED ({head})"
-                " UPDATE recipients SET bucket_id = :to WHERE id IN (SELECT r.id FROM head r"
-                + ("" if by is By.DOMAIN else " JOIN messages m ON m.id = r.message_id")
+                " UPDATE recipients SET bucket_id = :to WHERE id IN (SELECT h.id FROM head h"
+                + ("" if by is By.DOMAIN else " JOIN messages m ON m.id = h.message_id")
                 + f" WHERE {test}) RETURNING id"
             )
             for by, test in tests.items()

@@ -34,6 +34,12 @@ _TRIES = 6
 MOST_PACKED = 32 * 2**20
 #: PostgreSQL: read-only, as a standby is and a server whose disk is nearly full is made.
 _AWAY = frozenset({"25006"})
+#: PostgreSQL: what its planner leaves alone on a hot connection. Its statements look rows up
+#: by keys that they were given; while tables are small it would rather read them, or one of
+#: their indexes, from end to end, and a plan of then is kept when they are not small any more.
+_HOT = ("enable_seqscan", "enable_hashjoin", "enable_mergejoin")
+#: Its plans are made anew after so many seconds: they were chosen by the size of the tables.
+_PLAN_AGAIN = 10.0
 #: The database's clock is looked at again after so many seconds: two clocks drift apart.
 _LOOK_AGAIN = 30.0
 
@@ -62,7 +68,7 @@ class Database:
             from mailgate.journal import patience as waits
 
             most = patience or (waits.PATIENCE if hot else waits.LONG)
-            planner = "-c enable_seqscan=off -c jit=off" if hot else "-c jit=off"
+            planner = " ".join(f"-c {name}=off" for name in (*_HOT * hot, "jit"))
             options = f"{planner} {waits.options(most)}"
             connect_args = {"options": options, **waits.arguments(most)}
         # AUTOCOMMIT: BEGIN and COMMIT are ours, so that SQLite's is BEGIN IMMEDIATE
@@ -82,6 +88,7 @@ class Database:
         self._connection: sa.Connection | None = None
         # The journal's clock at a moment of our own clock that nobody sets.
         self._clock_ms, self._looked = 0.0, 0.0
+        self._planned = 0.0
         self._lock = threading.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
 
@@ -171,12 +178,17 @@ class Database:
             self._drop()
             try:
                 self._connection = self._engine.connect()
+                self._planned = elapsed()
                 self._look(self._connection)
             except DBAPIError as error:
                 self._drop()
                 raise JournalAway(plain(error)) from error
-        elif self._looked and elapsed() - self._looked > _LOOK_AGAIN:
-            self._set_clock(self._connection)
+        elif self._looked:
+            now = elapsed()
+            if now - self._looked > _LOOK_AGAIN:
+                self._set_clock(self._connection)
+            if now - self._planned > _PLAN_AGAIN:
+                self._plan_again(self._connection)
         return self._connection
 
     def _look(self, connection: sa.Connection) -> None:
@@ -198,6 +210,13 @@ class Database:
             self._look(connection)
         except DBAPIError as error:
             raise self._translated(error) from error
+
+    def _plan_again(self, connection: sa.Connection) -> None:
+        try:
+            connection.exec_driver_sql("DISCARD PLANS")
+        except DBAPIError as error:
+            raise self._translated(error) from error
+        self._planned = elapsed()
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None

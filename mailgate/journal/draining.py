@@ -91,7 +91,7 @@ def move(connection: sa.Connection, database: Database, lane: Lane, to: Lane) ->
         rows = connection.execute(
             sa.text(
                 f"SELECT id FROM recipients WHERE bucket_id = :bucket AND {WAITING_SQL}"
-                f" ORDER BY id LIMIT :most{lock}"
+                f" ORDER BY 0 + id LIMIT :most{lock}"
             ),
             values,
         )
@@ -101,10 +101,11 @@ def move(connection: sa.Connection, database: Database, lane: Lane, to: Lane) ->
         there = ensure_bucket(connection, replace(key, lane=to))
         moved = connection.execute(
             sa.text(
-                f"UPDATE recipients SET bucket_id = :to WHERE {WAITING_SQL} AND bucket_id = :bucket"
-                f" AND id IN (SELECT id FROM {database.rows({'id': 'bigint'})})"
+                # They are locked: nothing of them is another by now.
+                "UPDATE recipients SET bucket_id = :to WHERE id IN"
+                f" (SELECT id FROM {database.rows({'id': 'bigint'})})"
             ),
-            {"to": there, "bucket": row.id, "rows": packed([(i,) for i in found])},
+            {"to": there, "rows": packed([(i,) for i in found])},
         )
         return moved.rowcount
     return 0

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from mailgate.journal.database import Database, packed
 from mailgate.journal.inserting import Inserting
-from mailgate.journal.tables import WAITING_SQL
+from mailgate.journal.tables import TROUBLE_SQL, WAITING_SQL
 from mailgate.journal.telling import EVENT
 from mailgate.model.ids import first_of
 from mailgate.model.state import FINAL
@@ -30,7 +30,8 @@ class Lapsing:
         )
         # By the index of what went wrong.
         self._held = sa.text(
-            "SELECT id FROM recipients WHERE state = 'held' AND expires_at <= :now"
+            f"SELECT id FROM recipients WHERE state = 'held' AND {TROUBLE_SQL}"
+            " AND expires_at <= :now"
             f" AND error_class IN ({classes}) LIMIT :most{lock}"
         )
         ids = f"(SELECT id FROM {database.rows({'id': 'bigint'})})"

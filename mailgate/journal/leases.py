@@ -101,8 +101,10 @@ def unclaimed(connection: sa.Connection) -> list[Orphan]:
             "SELECT r.id, r.message_id, r.token, m.stream, r.suspect, r.deaths, r.attempts,"
             " b.route, m.sensitive FROM recipients r JOIN messages m ON m.id = r.message_id"
             " JOIN buckets b ON b.id = r.bucket_id"
+            # By the index of what is being sent: SQLite prefers the order of the ids, and
+            # with it everything that was ever sent.
             " WHERE r.state = 'sending' AND NOT EXISTS"
-            " (SELECT 1 FROM leases l WHERE l.id = r.lease_id) ORDER BY r.id LIMIT 500"
+            " (SELECT 1 FROM leases l WHERE l.id = r.lease_id) ORDER BY 0 + r.id LIMIT 500"
         )
     )
     return [_orphan(r) for r in rows]

@@ -28,6 +28,8 @@ from mailgate.model.ids import Ids, spell, unspell
 from mailgate.model.state import FINAL, Lane, State
 from mailgate.model.value import Value
 
+#: In the words of its index: SQLite uses a partial one for no others.
+_WAITING = sa.text("waiting")
 #: How long an order waits for its message (ms): brokers keep no order between queues and
 #: processes, and a producer that was unsure publishes again.
 EARLY = 86_400_000
@@ -102,7 +104,7 @@ class Orders:
             )
             moved = connection.execute(
                 orders.update()
-                .where(orders.c.message_id.in_(place), orders.c.waiting)
+                .where(orders.c.message_id.in_(place), _WAITING)
                 .values(message_id=message_id)
             )
             if moved.rowcount:
@@ -114,7 +116,7 @@ class Orders:
     ) -> frozenset[Lane]:
         """Carry out the orders that waited for these messages; gives the lanes to ring."""
         carried = Carried()
-        query = sa.select(orders).where(orders.c.message_id.in_(message_ids), orders.c.waiting)
+        query = sa.select(orders).where(orders.c.message_id.in_(message_ids), _WAITING)
         for row in connection.execute(query.order_by(orders.c.id)).all():
             if row.at >= now - EARLY:
                 said = json.loads(row.said)
@@ -283,7 +285,7 @@ def lapse(connection: sa.Connection, before: int, waiting_before: int, most: int
     Gives how many rows went.
     """
     o = orders.c
-    over = sa.or_(o.at < before, sa.and_(o.waiting, o.at < waiting_before))
+    over = sa.or_(o.at < before, sa.and_(_WAITING, o.at < waiting_before))
     old = sa.select(o.id).where(over).limit(most)
     return connection.execute(orders.delete().where(o.id.in_(old))).rowcount
 
@@ -292,7 +294,7 @@ def forget(connection: sa.Connection, address: str) -> None:
     """Drop the orders that wait for their message and name an address, in any case."""
     name = json.dumps(address.lower())
     named = sa.func.lower(orders.c.said).contains(name, autoescape=True)
-    connection.execute(orders.delete().where(orders.c.waiting, named))
+    connection.execute(orders.delete().where(_WAITING, named))
 
 
 #: What is kept of an order that waits for its message.

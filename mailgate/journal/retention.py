@@ -111,7 +111,9 @@ class Retention:
 
     def parked(self, connection: sa.Connection, before: int, most: int) -> int:
         """Delete parked rows that were resolved before then, and the events that are theirs."""
-        old = sa.select(parked.c.id).where(parked.c.resolved_at < before).limit(most)
+        # By their numbers: nothing was resolved before it was parked.
+        low = parked.c.id < first_of(before)
+        old = sa.select(parked.c.id).where(low, parked.c.resolved_at < before).limit(most)
         gone = list(connection.execute(old).scalars())
         if gone:
             connection.execute(events.delete().where(events.c.message_id.in_(gone)))
@@ -136,11 +138,15 @@ class Retention:
         return connection.execute(actions.delete().where(actions.c.id.in_(old))).rowcount
 
     def hits(self, connection: sa.Connection, before: int, most: int) -> int:
-        """Delete what throttles remember from before then."""
+        """Delete what throttles remember from before then, the oldest rows first.
+
+        What was charged late in the order of its number goes with a later clean-up.
+        """
         found = connection.execute(
             sa.text(
                 "DELETE FROM throttle_hits WHERE id IN"
-                " (SELECT id FROM throttle_hits WHERE at < :before LIMIT :most)"
+                " (SELECT id FROM (SELECT id, at FROM throttle_hits WHERE id > 0"
+                " ORDER BY id LIMIT :most) AS h WHERE at < :before)"
             ),
             {"before": before, "most": most},
         )

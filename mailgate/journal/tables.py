@@ -155,6 +155,12 @@ Index(
     recipients.c.id,
     info={WHERE: WAITING_SQL},
 )
+#: Mail whose time ends, and no other: what never expires costs it nothing.
+Index(
+    "ix_recipients_expiry",
+    recipients.c.expires_at,
+    info={WHERE: f"{WAITING_SQL} AND expires_at IS NOT NULL"},
+)
 Index(
     "ix_recipients_lease",
     recipients.c.lease_id,

@@ -281,6 +281,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table('recipients', schema=None) as batch_op:
         batch_op.create_index('ix_recipients_due', ['bucket_id', 'state', 'due_at', 'id'], unique=False, postgresql_where=sa.text("state IN ('queued', 'deferred')"), sqlite_where=sa.text("state IN ('queued', 'deferred')"))
+        batch_op.create_index('ix_recipients_expiry', ['expires_at'], unique=False, postgresql_where=sa.text("state IN ('queued', 'deferred') AND expires_at IS NOT NULL"), sqlite_where=sa.text("state IN ('queued', 'deferred') AND expires_at IS NOT NULL"))
         batch_op.create_index('ix_recipients_lease', ['lease_id'], unique=False, postgresql_where=sa.text("state = 'sending'"), sqlite_where=sa.text("state = 'sending'"))
         batch_op.create_index(batch_op.f('ix_recipients_message_id'), ['message_id'], unique=False)
         batch_op.create_index('ix_recipients_trouble', ['state', 'changed_at'], unique=False, postgresql_where=sa.text("state IN ('bounced', 'failed', 'uncertain', 'held', 'expired')"), sqlite_where=sa.text("state IN ('bounced', 'failed', 'uncertain', 'held', 'expired')"))
@@ -331,6 +332,7 @@ def downgrade() -> None:
     with op.batch_alter_table('recipients', schema=None) as batch_op:
         batch_op.drop_index('ix_recipients_trouble', postgresql_where=sa.text("state IN ('bounced', 'failed', 'uncertain', 'held', 'expired')"), sqlite_where=sa.text("state IN ('bounced', 'failed', 'uncertain', 'held', 'expired')"))
         batch_op.drop_index(batch_op.f('ix_recipients_message_id'))
+        batch_op.drop_index('ix_recipients_expiry', postgresql_where=sa.text("state IN ('queued', 'deferred') AND expires_at IS NOT NULL"), sqlite_where=sa.text("state IN ('queued', 'deferred') AND expires_at IS NOT NULL"))
         batch_op.drop_index('ix_recipients_lease', postgresql_where=sa.text("state = 'sending'"), sqlite_where=sa.text("state = 'sending'"))
         batch_op.drop_index('ix_recipients_due', postgresql_where=sa.text("state IN ('queued', 'deferred')"), sqlite_where=sa.text("state IN ('queued', 'deferred')"))
 

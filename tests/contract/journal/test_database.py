@@ -8,13 +8,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from mailgate.journal import database
 from mailgate.journal.database import Database, JournalAway, packed
 from tests.contract.journal.rig import Rig, arrival
 from tests.servers import Postgres
@@ -401,3 +402,25 @@ def test_a_wrong_statement_is_no_outage(journal: Rig) -> None:
     with pytest.raises(DBAPIError):
         journal.database.run_now(lambda c: c.exec_driver_sql("SELECT * FROM no_such_table"))
     assert facts(journal) == []
+
+
+def test_plans_are_made_anew_as_tables_grow(
+    sqlite_url: str, migrated_postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL keeps a plan of the time when its tables were empty; SQLite goes by none."""
+    monkeypatch.setattr(database, "_PLAN_AGAIN", -1.0)
+    said: list[str] = []
+
+    def hear(_c: object, _cursor: object, statement: str, *_: object) -> None:
+        said.append(statement)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", hear)
+    try:
+        for url, renewed in ((sqlite_url, 0), (migrated_postgres_url, 2)):
+            said.clear()
+            with closing(Database(url)) as journal:
+                for name in "abc":
+                    journal.run_now(fact(name))
+            assert said.count("DISCARD PLANS") == renewed
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", hear)

@@ -395,7 +395,7 @@ TOKEN = " AND recipients.token = v.token"
     [
         ("_update", [TOKEN]),
         ("_update", [TOKEN, " AND recipients.state = 'sending'"]),
-        ("_claim", [TOKEN, " AND recipients.state IN ('queued', 'deferred')"]),
+        ("_claim", [TOKEN, " AND recipients.state || '' IN ('queued', 'deferred')"]),
     ],
     ids=["no token", "neither token nor state", "a claim without compare and set"],
 )
