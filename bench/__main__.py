@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import bullmq, distant, lanes, limits, memory, rendering, runs, steps
+from bench import bullmq, distant, lanes, limits, memory, rendering, runs, scale, steps
 from bench.budget import Budget
 from bench.runs import Idle, Load
 from bench.sides import Make, makers
@@ -35,6 +35,8 @@ def main() -> int:
         return lanes.main(sys.argv[2:])
     if sys.argv[1:2] == ["limits"]:
         return limits.main(sys.argv[2:])
+    if sys.argv[1:2] == ["scale"]:
+        return scale.main(sys.argv[2:])
     if sys.argv[1:2] == ["memory"]:
         return memory.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)

@@ -2,7 +2,7 @@
 
 Owns what such a past looks like: mail of the last ninety days, 96 of 100 sent, the others
 ended otherwise, a few waiting for a time that is hours away; each with its
-attempts and its events, all published. Nothing of it is due.
+attempts and its events, all published. Nothing of it is due: ``queue`` adds what is.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _STATEMENTS = (
 
 def fill(url: str, messages: int, waiting: int = 1000) -> None:
     """Give an empty, migrated journal a past of so many messages; one in ``waiting`` waits."""
-    database = Database(url, hot=False)
+    database = Database(url, hot=False, patience=600)
     try:
         for at in range(0, messages, PORTION):
             _portion(database, at, min(at + PORTION, messages), messages, waiting)
@@ -77,15 +77,8 @@ def fill(url: str, messages: int, waiting: int = 1000) -> None:
 
 def _portion(database: Database, low: int, high: int, of: int, waiting: int) -> None:
     now = database.now()
-    if database.sqlite:
-        numbers = (
-            "WITH RECURSIVE n(i) AS (SELECT CAST(:low AS INTEGER) UNION ALL"
-            " SELECT i + 1 FROM n WHERE i + 1 < :high)"
-        )
-    else:
-        series = "generate_series(CAST(:low AS bigint), CAST(:high AS bigint) - 1)"
-        numbers = f"WITH n(i) AS (SELECT {series})"
-    past = f"({numbers} SELECT i, {_AT} AS at, {_MESSAGE} AS id, {_STATE} AS state FROM n) AS past"
+    picks = f"i, {_AT} AS at, {_MESSAGE} AS id, {_STATE} AS state"
+    past = f"({_numbers(database.sqlite)} SELECT {picks} FROM n) AS past"
 
     def work(connection: sa.Connection) -> None:
         begun = now - OLDEST
@@ -109,6 +102,16 @@ def _portion(database: Database, low: int, high: int, of: int, waiting: int) -> 
     database.run_now(work)
 
 
+def _numbers(sqlite: bool) -> str:
+    """The numbers from ``:low`` to ``:high``, without that, as ``n``."""
+    if sqlite:
+        return (
+            "WITH RECURSIVE n(i) AS (SELECT CAST(:low AS INTEGER) UNION ALL"
+            " SELECT i + 1 FROM n WHERE i + 1 < :high)"
+        )
+    return "WITH n(i) AS (SELECT generate_series(CAST(:low AS bigint), CAST(:high AS bigint) - 1))"
+
+
 def _published(connection: sa.Connection) -> None:
     connection.execute(
         sa.text(
@@ -119,10 +122,52 @@ def _published(connection: sa.Connection) -> None:
     )
 
 
-def analyze(url: str) -> None:
-    """Let the database look at what it holds, as PostgreSQL's autovacuum does by itself."""
-    database = Database(url, hot=False)
+def queue(url: str, messages: int, domain: str) -> None:
+    """Add messages that are due now, all to one destination that waits by itself."""
+    database = Database(url, hot=False, patience=600)
+    key = BucketKey(Lane.NORMAL, "default", ("sink",), domain)
+
+    def work(connection: sa.Connection) -> None:
+        now = database.now()
+        values: dict[str, object] = {"low": 0, "high": messages, "now": now, "body": _BODY}
+        values |= {"bucket": ensure_bucket(connection, key), "domain": domain}
+        values["first"] = first_of(now)
+        due = f"({_numbers(database.sqlite)} SELECT i, :first + i * 2 AS id FROM n) AS due"
+        for statement in _QUEUED:
+            connection.execute(sa.text(statement.format(due=due)), values)
+
     try:
-        database.read_now(lambda c: c.exec_driver_sql("ANALYZE"))
+        database.run_now(work)
+    finally:
+        database.close()
+
+
+_QUEUED = (
+    "INSERT INTO messages (id, producer, identity, body_hash, stream, sender, accepted_at,"
+    " recipients, sensitive, body) SELECT id, 'default', 'key:queued-' || CAST(i AS TEXT),"
+    " 'hash', 'transactional', 'orders@shop.example', :now, 1, false, :body FROM {due}",
+    "INSERT INTO recipients (id, message_id, n, kind, email, name, bucket_id, state, due_at,"
+    " token, claims, attempts, suspect, deaths, charged, seq, changed_at)"
+    " SELECT id + 1, id, 0, 'to', 'c' || CAST(i AS TEXT) || '@' || :domain, '', :bucket,"
+    " 'queued', :now, 0, 0, 0, false, 0, false, 1, :now FROM {due}",
+)
+
+
+def analyze(url: str) -> None:
+    """Let the database look at what it holds."""
+    _tell(url, "ANALYZE")
+
+
+def settle_down(url: str) -> None:
+    """What PostgreSQL's autovacuum would do soon, so that it does not do it while we measure."""
+    if not url.startswith("sqlite"):
+        _tell(url, "VACUUM (ANALYZE)")
+        _tell(url, "CHECKPOINT")
+
+
+def _tell(url: str, statement: str) -> None:
+    database = Database(url, hot=False, patience=600)
+    try:
+        database.read_now(lambda c: c.exec_driver_sql(statement))
     finally:
         database.close()

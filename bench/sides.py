@@ -136,6 +136,8 @@ class Mailgate(Side):
     extra = ""
     #: Of each of its two worker processes.
     connections = 4
+    #: How many delivering processes it has, and how many intakes.
+    children, intakes = 2, 1
 
     def __init__(self, directory: Path, relay_port: int) -> None:
         super().__init__(directory, relay_port)
@@ -182,12 +184,16 @@ from = "{SENDER}"
 {self.extra}
 """
         )
-        done = self._mailgate("upgrade", "db", "upgrade")
+        self.command("db", "upgrade")
+        self._mailgate("worker", "worker", "--concurrency", str(self.children))
+        self._start_intake()
+
+    def command(self, *arguments: str) -> None:
+        """Run one of its commands to the end."""
+        done = self._mailgate("command", *arguments)
         while done.running:
             time.sleep(0.05)
-        del self.parts["upgrade"]
-        self._mailgate("worker", "worker", "--concurrency", "2")
-        self._start_intake()
+        del self.parts["command"]
 
     def _mailgate(self, name: str, *arguments: str) -> Daemon:
         command = [sys.executable, "-m", "mailgate.cli.main", "--config", str(self._config)]
@@ -208,13 +214,16 @@ from = "{SENDER}"
         thread = threading.Thread(target=hear)
         thread.start()
         self._mailgate("intake", "intake")
+        for number in range(1, self.intakes):
+            self._mailgate(f"intake{number}", "intake")
         thread.join()
         if not moment:
             raise TimeoutError(f"intake is not ready\n{self.parts['intake'].tail()}")
         return moment[0]
 
     def load(self, bodies: Sequence[bytes]) -> None:
-        self.parts.pop("intake").stop()
+        for name in [name for name in self.parts if name.startswith("intake")]:
+            self.parts.pop(name).stop()
         self.put(bodies)
 
     @abstractmethod

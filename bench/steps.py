@@ -57,8 +57,8 @@ def main(options: Sequence[str]) -> int:
     return 0
 
 
-async def walk(url: str, messages: int, batch: int, turn: int) -> dict[str, float]:
-    """CPU seconds by step."""
+async def walk(url: str, messages: int, batch: int, turn: int, run: str = "s") -> dict[str, float]:
+    """CPU seconds by step; ``run`` tells the messages of several walks apart."""
     schema.upgrade(url)
     config = _config(url)
     shelf = Shelf((*config.templates.path, built_in_root()))
@@ -67,11 +67,11 @@ async def walk(url: str, messages: int, batch: int, turn: int) -> dict[str, floa
     try:
         ids = Ids(random.random)
         accept = Accept(config, Arrivals(database, ids), shelf.check_data)
-        raw = bodies(messages, "s")
+        raw = bodies(messages, run)
         for at in range(0, messages, batch):
             begun = time.process_time()
             lot = [
-                Delivery(body, "redis", f"{at + n}", False, None, n)
+                Delivery(body, "redis", f"{run}{at + n}", False, None, n)
                 for n, body in enumerate(raw[at : at + batch])
             ]
             await accept.batch(lot)
