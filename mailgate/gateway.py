@@ -39,6 +39,7 @@ from mailgate.journal.queue import Queue
 from mailgate.journal.recent import nothing_sent
 from mailgate.limits.memory import Use
 from mailgate.limits.rules import Limiter, LimiterAway
+from mailgate.memory import keep_lean
 from mailgate.metrics import families
 from mailgate.metrics.board import Board
 from mailgate.metrics.tally import Tally
@@ -314,7 +315,7 @@ class Gateway:
     def _tend(self, secret: bytes) -> None:
         """Keep the templates as they are on disk; let go who waited for one that serves.
 
-        And close the digests whose time has come.
+        And close the digests whose time has come, and let go of memory.
         """
         release = Release(self._shelf, self._database, self._ring, self._categories)
 
@@ -329,6 +330,7 @@ class Gateway:
             asyncio.create_task(release_when_due(release)),
             asyncio.create_task(close_when_due(closer)),
             asyncio.create_task(self._publisher.run()),
+            asyncio.create_task(keep_lean()),
         ]
 
     # --- heartbeat and burial -------------------------------------------------------

@@ -54,6 +54,7 @@ def intake() -> None:
     from mailgate.intake.doors import open_doors
     from mailgate.intake.service import serve
     from mailgate.journal.arrivals import Arrivals
+    from mailgate.memory import keep_lean, stays
     from mailgate.metrics.tally import Tally
     from mailgate.model.ids import Ids
     from mailgate.operations.mending import keep_fresh
@@ -74,6 +75,7 @@ def intake() -> None:
     publisher = Publisher(config, database, tally=tally)
 
     def on_ready() -> None:
+        stays()
         consuming.set()
         ready()
 
@@ -92,6 +94,7 @@ def intake() -> None:
         with Doorbell(config) as bell:
             fresh = asyncio.create_task(keep_fresh(shelf, lambda _names: None))
             telling = asyncio.create_task(publisher.run())
+            lean = asyncio.create_task(keep_lean())
             await serve(
                 open_doors(
                     url,
@@ -108,6 +111,7 @@ def intake() -> None:
                 tally=tally,
             )
             fresh.cancel()
+            lean.cancel()
             telling.cancel()
             await asyncio.wait([telling])
         beating.cancel()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 import inspect
 import mmap
 import os
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from celery import Celery, Task, signals
 from celery.concurrency import prefork
 
-from mailgate import failpoints
+from mailgate import failpoints, memory
 from mailgate.config.embedded import complete
 from mailgate.config.load import load, resolve_password
 from mailgate.config.shape import Config
@@ -173,8 +172,7 @@ def _prepare_gateway(config: Config) -> None:
     with contextlib.suppress(ImportError):
         # billiard has it read a line of C in each child, to call prctl.
         import_module("cffi.cparser")
-    gc.collect()
-    gc.freeze()
+    memory.stays()
 
 
 def _build_gateway(config: Config, ring: Callable[[Lane], None]) -> Delivers:
@@ -278,6 +276,8 @@ def _worker_is_ready(sender: Any, **_: Any) -> None:
     """In the threads pool this very process delivers; a prefork parent only hands out."""
     if isinstance(sender.pool, prefork.TaskPool):
         watch_children(sender.hub, sender.pool)
+        if sender.hub is not None:
+            sender.hub.call_repeatedly(memory.EVERY, memory.let_go)
     else:
         _process.bridge()
     if not os.isatty(0):

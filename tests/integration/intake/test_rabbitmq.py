@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import amqp
 import pytest
 
+from mailgate import memory
 from mailgate.intake.amqp_link import connection
 from mailgate.intake.door import DoorClosed
 from mailgate.intake.rabbitmq import RabbitDoor
@@ -333,3 +335,17 @@ async def test_a_closed_door_says_so_also_to_who_is_waiting(rabbitmq, opened) ->
     await consumer.close()
     with pytest.raises(DoorClosed):
         await waiting
+
+
+def test_a_hundred_lost_connections_leave_what_ten_have_left(rabbitmq: Vhost) -> None:
+    def lose(count: int) -> int:
+        for _ in range(count):
+            made = connection(rabbitmq.url)
+            made.connect()
+            made.connection.channel()
+            made.collect()
+        memory.let_go()
+        return len(gc.get_objects())
+
+    first = lose(10)
+    assert lose(100) < first + 100

@@ -15,13 +15,16 @@ import json
 import os
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
+from mailgate import memory
 from mailgate.config.shape import Config
 from mailgate.model.state import Lane
 from mailgate.worker import celery_app, command
 from mailgate.worker.celery_app import app
+from tests.unit.cycles import old_cycle
 
 __all__ = ["app"]
 
@@ -86,7 +89,20 @@ class BookKeeper:
 
 
 celery_app.install(BookKeeper)
+memory.EVERY = float(os.environ.get("WORKER_TEST_EVERY", memory.EVERY))
 app.add_defaults(lambda: json.loads(os.environ.get("WORKER_TEST_SETTINGS", "{}")))
+
+
+def _lose_something() -> None:
+    """A cycle that nobody can reach; in ``lost`` it is written down who collects it."""
+
+    def gone() -> None:
+        with (DIRECTORY / "lost").open("a") as out:
+            out.write(f"{os.getpid()}\n")
+
+    cycle = old_cycle()()
+    assert cycle is not None
+    weakref.finalize(cycle, gone).atexit = False
 
 
 def main() -> int:
@@ -94,6 +110,7 @@ def main() -> int:
     options = json.loads(rest[0]) if rest else {}
     config = celery_app.config()
     if program == "worker":
+        celery_app.when_ready(_lose_something)
         return command.worker(config, **options)
     if program == "beat":
         return command.beat(config, **options)

@@ -38,6 +38,16 @@ def test_a_lost_ring_costs_about_a_second(site: Site) -> None:
         assert found[0]["at"] - said < 1.5
 
 
+def test_the_main_process_lets_go_of_what_nobody_can_reach(
+    valkey_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKER_TEST_EVERY", "0.1")
+    worker = valkey_site.worker()
+    lost = valkey_site.directory / "lost"
+    until(lost.exists, "a collection", 10, valkey_site.logs)
+    assert lost.read_text() == f"{worker.process.pid}\n"
+
+
 def test_work_left_at_the_deadline_is_rung_for(valkey_site: Site) -> None:
     valkey_site.worker()
     valkey_site.say("hold", "9")

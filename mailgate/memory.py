@@ -1,0 +1,48 @@
+"""What a process holds no longer, given back to the system once a minute.
+
+Owns when the collector looks at everything, and that free pages leave the heap. Never
+looks at an object of its own accord: what is reachable stays.
+
+The collector of CPython counts objects, not bytes. What a lost connection leaves behind
+is a cycle of a hundred objects around a buffer of 128 KiB (py-amqp's frame), or an
+exception with the frames that it came through; in the middle generation such a cycle
+would lie until some millions of objects were made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+from typing import NoReturn
+
+#: Seconds between two times.
+EVERY = 60.0
+
+
+def stays() -> None:
+    """Say that all there is now is there for good: no collection looks at it again.
+
+    Forks then go on sharing its pages, and ``let_go`` takes a few milliseconds.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def let_go() -> None:
+    """Collect every cycle that nobody can reach, and give free pages back.
+
+    glibc keeps what was freed below something that is still in use, in an arena for each
+    thread; ``malloc_trim`` gives it back (malloc_trim(3)). Elsewhere there is no such call.
+    """
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+async def keep_lean() -> NoReturn:
+    """``let_go`` again and again, until cancelled."""
+    while True:
+        await asyncio.sleep(EVERY)
+        let_go()
