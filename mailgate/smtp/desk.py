@@ -299,13 +299,12 @@ class Desk:
 
     # --- giving back --------------------------------------------------------------
 
-    def give_back(self, kept: Kept) -> None:
-        """Done with it, in whatever state it is."""
+    def give_back(self, kept: Kept) -> bool:
+        """Done with it, in whatever state it is; false where somebody else is on it still."""
         if kept.messages > 1:
-            # Somebody else's still.
             kept.messages -= 1
             self._riding -= 1
-            return
+            return False
         session, now = kept.session, self._clock()
         if not session.alive:
             self._busy.discard(kept)
@@ -324,6 +323,7 @@ class Desk:
                 self._idle.append(kept)
                 self._watch_idle()
             self._serve()
+        return True
 
     def _vacate(self) -> None:
         """A connection is gone: its place goes to whoever waits."""

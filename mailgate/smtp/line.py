@@ -30,7 +30,8 @@ class Line:
     """``places`` may be before the desk or on a connection at once; first come, first served."""
 
     def __init__(self, places: int) -> None:
-        # Below zero while one rides behind another: his place is that one's.
+        # Who rides behind another has that one's place, so that a place stays a connection.
+        # Below zero where he has left it while that one is still there.
         self._free = places
         self._turns: deque[_Turn] = deque()
 
@@ -58,9 +59,14 @@ class Line:
             ride = turn.granted.result()
             if ride is not None:
                 ride.kept.session.forsake(ride.due)
-                desk.give_back(ride.kept)
+                self.step_off(desk, ride.kept)
             self.leave()
             raise
+
+    def step_off(self, desk: Desk, kept: Kept) -> None:
+        """Give a connection back; where another one is on it still, the place is his."""
+        if not desk.give_back(kept):
+            self._free -= 1
 
     def leave(self) -> None:
         """A place is free again."""
@@ -83,7 +89,6 @@ class Line:
         return Boarding(self, desk, kept, envelope)
 
     def _ride(self, desk: Desk, kept: Kept, due: Due) -> None:
-        self._free -= 1
         desk.join(kept)
         self._turns.popleft().granted.set_result(Ride(kept, due))
 

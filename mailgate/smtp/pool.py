@@ -182,4 +182,7 @@ async def _send(
             desk.turned_away(outcome)
         return outcome
     finally:
-        desk.give_back(kept)
+        if line is None:
+            desk.give_back(kept)
+        else:
+            line.step_off(desk, kept)

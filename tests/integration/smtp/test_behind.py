@@ -87,6 +87,27 @@ async def test_many_messages_each_come_once(pool_for: Make, offers: tuple[str, .
         assert pool.busy == 0
 
 
+async def test_who_rides_behind_another_takes_nobodys_connection(pool_for: Make) -> None:
+    release = asyncio.Event()
+
+    async def slow(_: Heard) -> str:
+        await release.wait()
+        return TAKEN
+
+    async with ScriptedRelay(DOT=[TAKEN, TAKEN, slow, TAKEN]) as relay:
+        pool = pool_for(settings(relay.port, max_connections=2))
+        await asyncio.gather(*(send(pool, n) for n in range(2)))
+        first, second, behind = (asyncio.create_task(send(pool, n)) for n in (2, 3, 4))
+        assert (await second).kind is Kind.SENT
+        async with asyncio.timeout(5):
+            # Two messages are on one connection, and the other one is idle.
+            assert kinds([await send(pool, n) for n in (5, 6)]) == [Kind.SENT] * 2
+        assert not (first.done() or behind.done())
+        release.set()
+        assert kinds([await first, await behind]) == [Kind.SENT] * 2
+        assert relay.peak == 2
+
+
 async def test_a_paced_message_never_goes_out_with_another_ones_dot(pool_for: Make) -> None:
     said: list[int] = []
     heard_before: list[bool] = []
