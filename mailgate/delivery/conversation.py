@@ -144,7 +144,8 @@ async def converse(
         if isinstance(rendered, Outcome):
             return rendered, None
         content = rendered
-        said = Envelope(claim.mail_from, claim.address.email, content)
+        fresh = claim.stored is None
+        said = Envelope(claim.mail_from, claim.address.email, content, sound=fresh)
         envelope = way(sandbox, said, claim.attempts)
         if isinstance(envelope, Aside):
             if envelope.shown:

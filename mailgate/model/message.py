@@ -64,12 +64,14 @@ class Envelope(Value, frozen=True):
     """What one SMTP transaction carries (RFC 5321 section 2.3.1): one recipient.
 
     ``mail_from`` is empty for the null reverse-path. ``content`` ends in CRLF and
-    has CRLF line ends only; dot-stuffing is the session's.
+    has CRLF line ends only; dot-stuffing is the session's. ``sound`` says that this is
+    known of it, having just been made so by ``render``: else each byte is looked at.
     """
 
     mail_from: str
     rcpt_to: str
     content: bytes
+    sound: bool = False
 
     @property
     def smtputf8(self) -> bool:

@@ -59,6 +59,9 @@ def _unbroken(part: str) -> str:
 
 
 def _encoded(raw: bytes) -> bytes:
+    if b"\r" in raw:
+        # The encoder lets a bare one through, and SMTP must not see it.
+        raw = raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     out = b2a_qp(raw, istext=True)
     if b" \n" in raw or b"\t\n" in raw or raw.endswith((b" ", b"\t")):
         # b2a_qp forgets to break the line where it encodes a blank at its end.

@@ -44,9 +44,14 @@ def unfit(envelope: Envelope, offers: Offers) -> Outcome | None:
         what = "an address holds a space, a control character or an angle bracket"
         return _unfit("address_invalid", what)
     # A bare CR or LF is what SMTP smuggling is made of (RFC 5321 section 2.3.8).
-    if not content.endswith(b"\r\n") or _BARE_CR.search(content) or _BARE_LF.search(content):
+    if not content.endswith(b"\r\n") or not (envelope.sound or _even(content)):
         return _unfit("content_invalid", "the content's lines do not all end in CRLF")
     return None
+
+
+def _even(content: bytes) -> bool:
+    """Whether each CR has its LF, and each LF its CR."""
+    return _BARE_CR.search(content) is None and _BARE_LF.search(content) is None
 
 
 def _unfit(error_class: str, what: str) -> Outcome:

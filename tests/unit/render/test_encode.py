@@ -10,12 +10,10 @@ from hypothesis import strategies as st
 
 from mailgate.render.encode import base64_lines, piece, pieces, quoted_printable
 
-#: Text as it comes here: LF line ends only.
+#: Text comes here with LF line ends only; were it not so, no bare CR gets through.
 texts = st.one_of(
-    st.text(
-        alphabet=st.characters(exclude_characters="\r", exclude_categories=["Cs"]), max_size=300
-    ),
-    st.text(alphabet="ab =.\t\né", max_size=300),
+    st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=300),
+    st.text(alphabet="ab =.\t\n\ré", max_size=300),
 )
 
 
@@ -29,6 +27,10 @@ def check_lines(encoded: str) -> None:
         assert not line.endswith((" ", "\t"))
 
 
+def lines(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def decoded(encoded: str) -> str:
     return quopri.decodestring(encoded.encode().replace(b"\r\n", b"\n")).decode()
 
@@ -37,6 +39,7 @@ def decoded(encoded: str) -> str:
 def test_a_body_comes_back(text: str) -> None:
     encoded = quoted_printable(text)
     check_lines(encoded)
+    text = lines(text)
     expected = text if text.endswith("\n") or not text else text + "\n"
     assert decoded(encoded) == expected
 
@@ -46,10 +49,10 @@ def test_pieces_encoded_once_take_any_value_between_them(
     static: list[str], values: list[str]
 ) -> None:
     encoded = pieces(static)
-    whole, plain = encoded[0], static[0]
+    whole, plain = encoded[0], lines(static[0])
     for number, part in enumerate(encoded[1:]):
         whole += piece(values[number]) + part
-        plain += values[number] + static[number + 1]
+        plain += lines(values[number]) + lines(static[number + 1])
     check_lines(whole)
     assert decoded(whole).rstrip("\n") == plain.rstrip("\n")
 
