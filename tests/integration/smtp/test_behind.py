@@ -102,7 +102,7 @@ async def test_who_rides_behind_another_takes_nobodys_connection(pool_for: Make)
         async with asyncio.timeout(5):
             # Two messages are on one connection, and the other one is idle.
             assert kinds([await send(pool, n) for n in (5, 6)]) == [Kind.SENT] * 2
-        assert not (first.done() or behind.done())
+        assert not any(task.done() for task in (first, behind))
         release.set()
         assert kinds([await first, await behind]) == [Kind.SENT] * 2
         assert relay.peak == 2
