@@ -87,6 +87,11 @@ class Run:
         """The fault is over now, or was over at once."""
         self._lifted = time.time()
 
+    @property
+    def lifted(self) -> float:
+        """When the last fault was over (Unix time)."""
+        return self._lifted
+
     def recovered(self, scene: Stage) -> None:
         """Note how long after the (last) fault the first mail was taken, and all was over."""
         after = [c.end_at / 1e9 - self._lifted for c in scene.relay.book() if c.taken]

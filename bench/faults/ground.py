@@ -99,7 +99,8 @@ class Ground:
         """A gateway on an empty broker and an empty journal.
 
         ``between`` names what is reached through a proxy (``broker``, ``journal``,
-        ``relay``): then ``proxies`` has one each. ``where`` is the journal's directory.
+        ``limiter``, ``relay``): then ``proxies`` has one each. ``where`` is the journal's
+        directory.
         """
         directory = short_directory()
         if not broker_url:
@@ -109,6 +110,10 @@ class Ground:
             broker_url = self._through(broker_url)
         if "journal" in between:
             journal_url = self._through(journal_url)
+        if "limiter" in between:
+            self._broker("valkey", over_tcp=True)
+            store = self._through(f"{self.valkey.url.rstrip('/')}/")
+            more["settings"] = {**more.get("settings", {}), "limiter.url": store}
         made = Stage(directory, broker=broker_url, journal=journal_url, **more)
         self._stages.append(made)
         if "relay" in between:
@@ -145,7 +150,7 @@ class Ground:
 
     @property
     def proxies(self) -> list[Proxy]:
-        """In the order broker, journal, relay, as far as the last stage has them."""
+        """In the order broker, journal, limiter, relay, as far as the last stage has them."""
         return self._proxies
 
     def clear(self) -> None:

@@ -32,6 +32,8 @@ class Line:
     lost: set[str] = field(default_factory=set)
     #: When the program that connected gave it up.
     left_at: float | None = None
+    #: Whether it has said something since.
+    used: bool = False
 
     @property
     def deaf_for(self) -> float | None:
@@ -167,6 +169,8 @@ class Proxy:
                 await self._flowing.wait()
                 if self._refusing:
                     return
+                if line.lost and way == "up":
+                    line.used = True
                 if way in line.lost:
                     continue
                 writer.write(data)
@@ -184,7 +188,7 @@ class Proxy:
     async def _swallow(self, reader: asyncio.StreamReader, line: Line) -> None:
         with suppress(OSError):
             while await reader.read(65536):
-                pass
+                line.used = True
         line.left_at = time.monotonic()
         line.near.transport.abort()
 

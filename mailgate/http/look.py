@@ -16,6 +16,8 @@ from mailgate.metrics.tally import Tally, Totals, together
 
 #: Seconds for which an answer stands, and how many times longer than it took to get.
 _STANDS = 5.0
+#: And for which the journal is waited for: so long every probe waits as well.
+_ANSWER = 20.0
 _TIMES = 20.0
 
 
@@ -23,7 +25,7 @@ class JournalLook:
     """A connection of its own: nobody's mail waits for it. Close it at the end."""
 
     def __init__(self, config: Config) -> None:
-        self._database = Database(config.journal.url or "", hot=False)
+        self._database = Database(config.journal.url or "", hot=False, patience=_ANSWER)
         self._lease = config.worker.lease
         self._schedules = tuple(config.schedules)
         self._lock = threading.Lock()

@@ -24,6 +24,7 @@ import json
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from importlib import resources
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -124,6 +125,10 @@ class RedisLimiter:
             except (ServerUnreachable, ServerSilent, ReadOnlyError, OSError) as error:
                 faults.append(f"{type(error).__name__}: {error}")
                 server.clock = StoreClock()
+                # Where one connection is dead the idle ones are as well, each to be met by
+                # itself.
+                with suppress(RedisError, OSError):
+                    await server.client.connection_pool.disconnect(inuse_connections=False)
                 self._at = (self._at + 1) % len(self._servers)
             except RedisError as error:
                 raise LimiterAway(f"{type(error).__name__}: {error}") from error

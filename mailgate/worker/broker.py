@@ -22,6 +22,11 @@ _CERT_REQS = {
 }
 
 
+#: Seconds for RabbitMQ to say or take something. py-amqp waits for the reply to a farewell
+#: without an end, and so did a worker whose broker's packets were lost.
+_AMQP = {"read_timeout": 7, "write_timeout": 7}
+
+
 class _NameOfEachHost(dict[str, Any]):
     """TLS options of py-amqp in which the server's name is always that of the host asked.
 
@@ -42,18 +47,20 @@ def broker_settings(url: str, visibility: float) -> dict[str, Any]:
     parts = [urlsplit(one) for one in url.split(";")]
     scheme = parts[0].scheme
     if scheme == "amqp":
-        return {"broker_url": url}
+        return {"broker_url": url, "broker_transport_options": dict(_AMQP)}
     if scheme == "amqps":
         given = {key: value for part in parts for key, value in _query(part, "ssl_")}
         return {
             "broker_url": _without(parts, "ssl_"),
             "broker_use_ssl": _NameOfEachHost(_amqp_tls(given)),
+            "broker_transport_options": dict(_AMQP),
         }
     options: dict[str, Any] = {
         "visibility_timeout": visibility,
         # Packets may be lost without a word: after this a reply does not come, and after
-        # twice the second (and one) who waits for rings does not hear any.
-        "socket_timeout": 10.0,
+        # twice the second (and one) who waits for rings does not hear any. A worker meets
+        # the first on several connections, one after another.
+        "socket_timeout": 4.0,
         "health_check_interval": 5,
         "socket_connect_timeout": 4.0,
         "socket_keepalive": True,

@@ -22,6 +22,8 @@ from mailgate.worker.settings import CHORES, FIRE
 _LOOK, _TRACE = 1.0, 15.0
 #: A worker that was asked gets so long before it is asked again (seconds).
 _PATIENCE = 30.0
+#: For the journal to answer (seconds): nothing fires meanwhile.
+_ANSWER = 10.0
 
 _log = logging.getLogger("mailgate.beat")
 
@@ -56,7 +58,7 @@ class Watch:
         from mailgate.journal.database import Database
 
         self._config = config
-        self._database = Database(config.journal.url or "", hot=False)
+        self._database = Database(config.journal.url or "", hot=False, patience=_ANSWER)
         self._next: Mapping[str, int | None] = {}
         self._asked: dict[tuple[str, int], float] = {}
         self._traced = -_TRACE

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+import kombu
 import pytest
 
 from bench.faults.proxy import Proxy, Way
@@ -27,6 +28,7 @@ from mailgate.intake.doors import open_doors
 from mailgate.journal import patience
 from mailgate.journal.database import Connection, Database, JournalAway
 from mailgate.model.state import Lane
+from mailgate.worker import broker as brokers
 from mailgate.worker import doorbell as bells
 from mailgate.worker.doorbell import Doorbell
 from tests.integration.events.test_outlets import post
@@ -180,6 +182,20 @@ def rung(bell: Doorbell, broker: str) -> bool:
     bell.ring(Lane.BULK)
     time.sleep(0.1)
     return waiting(broker, Lane.BULK) == 1
+
+
+def test_a_worker_does_not_wait_for_a_farewell(rabbitmq, through, monkeypatch) -> None:
+    """Celery closes politely what was lost, and py-amqp waits for the reply."""
+    monkeypatch.setattr(brokers, "_AMQP", {"read_timeout": 1, "write_timeout": 1})
+    url, proxy = through(rabbitmq.url)
+    settings = brokers.broker_settings(url, 60)
+    connection: Any = kombu.Connection(url, transport_options=settings["broker_transport_options"])
+    assert connection.default_channel is not None
+    proxy.forget()
+    begun = time.monotonic()
+    connection.close()
+    # The channel's, and the connection's.
+    assert time.monotonic() - begun < 4
 
 
 def test_a_producer_publishes_on_and_can_close(broker: str, through) -> None:

@@ -12,6 +12,7 @@ from bench.faults.rows import relays as relays
 from bench.faults.rows import brokers as brokers
 from bench.faults.rows import journals as journals
 from bench.faults.rows import partitions as partitions
+from bench.faults.rows import lost as lost
 from bench.faults.rows import duplicates as duplicates
 from bench.faults.rows import clocks as clocks
 from bench.faults.rows import disks as disks
