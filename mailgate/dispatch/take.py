@@ -25,6 +25,7 @@ from mailgate.journal.arrivals import BucketKey
 from mailgate.journal.asides import Aside, By
 from mailgate.journal.breakers import Breakers
 from mailgate.journal.database import Connection, Database
+from mailgate.journal.overdue import overdue
 from mailgate.journal.queue import Bucket, Candidate, Head, Queue, Turn
 from mailgate.journal.settling import Settlement
 from mailgate.limits.breaker import Subject
@@ -43,6 +44,8 @@ VIEW = 0.8
 SOON = 2.0
 #: What waits in a shut bucket is looked through for what is over so often (seconds).
 SWEEP = 15.0
+#: And so often (seconds) from the beginning: what was moved to it may have been due for long.
+WHOLE = 900.0
 #: Most that a look finds to be over in one bucket; with so many it looks again at once.
 OVER = 500
 
@@ -63,6 +66,18 @@ class Taken(Value, frozen=True):
     alone: bool = False
     #: What it is the one probe of.
     probes: tuple[Subject, ...] = ()
+
+
+class Sweep(NamedTuple):
+    """What is known of a shut bucket: when it is looked through ``again``, when as a ``whole``.
+
+    ``oldest`` are the due times up to which it was looked through, by stream. Times are those
+    of the monotonic clock.
+    """
+
+    again: float
+    whole: float
+    oldest: Mapping[str, int]
 
 
 @dataclass(slots=True)
@@ -103,8 +118,9 @@ class Taker:
         self._breakers = Breakers(database, config.breakers, random.random)
         self._closed: dict[int, float] = {}
         self._viewed = -VIEW
-        # When a shut bucket is looked through again.
-        self._swept: dict[int, float] = {}
+        self._swept: dict[int, Sweep] = {}
+        # Of how many workers this is which, as of the last take.
+        self._share = (1, 0)
 
     def adopt(self, config: Config) -> None:
         """Go by another configuration, from the next take on."""
@@ -140,6 +156,7 @@ class Taker:
         """
         now = self._database.now()
         self.witness.workers = of
+        self._share = (of, place)
         self._crowd.ended(settlements)
         due: Found = []
         if want <= kept:
@@ -219,11 +236,8 @@ class Taker:
                 continue
             if not self.gate.shut(b.key, now):
                 open_.append(b)
-            elif b.id % of == place and self._swept.get(b.id, 0.0) <= clock:
-                over = self._over(connection, b, now)
-                found.append((b.key, over))
-                if len(over) < OVER:
-                    self._swept[b.id] = clock + SWEEP
+            elif self._sweeps(b, clock):
+                found.append((b.key, self._over(connection, b, now, clock)))
         most = looked_at((b.key for b in open_), want, self._weight)
         for b in open_:
             heads = self._queue.heads(connection, b, now, most[b.key], of, place)
@@ -248,13 +262,25 @@ class Taker:
             self.gate.see(self._breakers.view(connection, now), pauses.names(connection))
             self._viewed = clock
 
-    def _over(self, connection: Connection, bucket: Bucket, now: int) -> list[Head]:
+    def _sweeps(self, bucket: Bucket, clock: float) -> bool:
+        """Whether it is ours to look through a shut bucket, and time to."""
+        of, place = self._share
+        last = self._swept.get(bucket.id)
+        return bucket.id % of == place and (last is None or last.again <= clock)
+
+    def _over(self, connection: Connection, bucket: Bucket, now: int, clock: float) -> list[Head]:
         """What waits in a shut bucket, and whose time is over all the same."""
+        last = self._swept.get(bucket.id)
+        if last is None or last.whole <= clock:
+            last = Sweep(clock, clock + WHOLE, {})
         oldest = {
             name: now - int(stream.retry.give_up * 1000)
             for name, stream in self._config.streams.items()
         }
-        return self._queue.overdue(connection, bucket, now, oldest, OVER)
+        over = overdue(connection, bucket, now, oldest, last.oldest, OVER)
+        if len(over) < OVER:
+            self._swept[bucket.id] = Sweep(clock + SWEEP, last.whole, oldest)
+        return over
 
     def due(self, connection: Connection, now: int) -> frozenset[Lane]:
         """The lanes that have something to do in a bucket that is not shut.
@@ -267,7 +293,7 @@ class Taker:
             b.key.lane
             for b in self._queue.due(connection, now)
             if self._closed.get(b.id, 0.0) <= clock + SOON
-            and (not self.gate.shut(b.key, now) or self._swept.get(b.id, 0.0) <= clock)
+            and (not self.gate.shut(b.key, now) or self._sweeps(b, clock))
         )
 
     async def _admit(

@@ -24,6 +24,7 @@ from mailgate.journal.gathering import Gather, Gathering
 from mailgate.journal.places import Places
 from mailgate.journal.settling import Settlement, Settling
 from mailgate.journal.suppressions import Suppressions, Wanted
+from mailgate.journal.tables import WAITING_SQL
 from mailgate.journal.throttle import Charge, Throttles, Wait
 from mailgate.limits.breaker import Subject
 from mailgate.limits.policy import Cap
@@ -31,6 +32,20 @@ from mailgate.model.ids import Ids
 from mailgate.model.message import Claim
 from mailgate.model.state import Lane, State
 from mailgate.model.value import Value
+
+#: What ``head_of`` reads.
+HEAD = (
+    "SELECT r.id, r.message_id, r.email, r.token, r.suspect, r.charged, r.expires_at,"
+    " r.due_at, r.attempts > 0 AS tried, r.state = 'deferred' AS retry,"
+    " m.producer, m.stream, m.sender, m.template, m.tags, m.throttle"
+)
+#: The buckets in which anything waits, each found behind the one before: those in which
+#: nothing does any more, of which there are more and more, cost nothing.
+_HELD = (
+    f"WITH RECURSIVE held(id) AS (SELECT min(bucket_id) FROM recipients WHERE {WAITING_SQL}"
+    f" UNION ALL SELECT (SELECT min(r.bucket_id) FROM recipients r WHERE r.{WAITING_SQL}"
+    " AND r.bucket_id > held.id) FROM held WHERE held.id IS NOT NULL)"
+)
 
 
 class Bucket(Value, frozen=True):
@@ -122,8 +137,9 @@ class Queue:
             for state in (State.QUEUED, State.DEFERRED)
         ]
         self._due = sa.text(
-            "SELECT b.id, b.lane, b.producer, b.route, b.domain FROM buckets b"
-            f" WHERE b.open_at <= :now AND COALESCE({', '.join(one)}) = 1 ORDER BY b.id"
+            f"{_HELD} SELECT b.id, b.lane, b.producer, b.route, b.domain"
+            " FROM held CROSS JOIN buckets b WHERE b.id = held.id AND b.open_at <= :now"
+            f" AND COALESCE({', '.join(one)}) = 1 ORDER BY held.id"
         )
         next_one = [
             f"(SELECT min(r.due_at) FROM recipients r WHERE r.bucket_id = b.id AND r.{waiting}"
@@ -131,13 +147,10 @@ class Queue:
             for state in (State.QUEUED, State.DEFERRED)
         ]
         self._next = sa.text(
-            " UNION ALL ".join(f"SELECT min({one}) AS at FROM buckets b" for one in next_one)
+            f"{_HELD} SELECT {', '.join(f'min({at})' for at in next_one)} FROM held b"
         )
         heads = (
-            "SELECT r.id, r.message_id, r.email, r.token, r.suspect, r.charged, r.expires_at,"
-            " r.due_at, r.attempts > 0 AS tried, r.state = 'deferred' AS retry,"
-            " m.producer, m.stream, m.sender, m.template, m.tags, m.throttle"
-            " FROM recipients r JOIN messages m ON m.id = r.message_id"
+            f"{HEAD} FROM recipients r JOIN messages m ON m.id = r.message_id"
             f" WHERE r.bucket_id = :bucket AND r.{waiting} AND r.due_at <= :now"
         )
         tail = " ORDER BY r.due_at, r.id LIMIT :most"
@@ -158,7 +171,6 @@ class Queue:
             for mine in (False, True)
             for sure in (False, True)
         }
-        self._each = each
         # Not by the index of what waits, which either database reads wholly where it believes
         # that few do. What is more than a column is in no index.
         by_id = f"recipients.state || '' {waiting.removeprefix('state ')}"
@@ -232,37 +244,12 @@ class Queue:
         suspects = [h for h in found if h.suspect]
         return suspects + self._first(connection, bucket, values, sure=True) if suspects else found
 
-    def overdue(
-        self,
-        connection: sa.Connection,
-        bucket: Bucket,
-        now: int,
-        oldest: Mapping[str, int],
-        most: int,
-    ) -> list[Head]:
-        """Those of a bucket whose time is over, or that were due before their stream's ``oldest``.
-
-        Reads all that is due in the bucket: for seldom.
-        """
-        values: dict[str, object] = {"bucket": bucket.id, "now": now, "most": most}
-        values["oldest"] = max(oldest.values(), default=0)
-        whens = ""
-        for n, (stream, since) in enumerate(oldest.items()):
-            whens += f" WHEN :stream{n} THEN :since{n}"
-            values |= {f"stream{n}": stream, f"since{n}": since}
-        # The message is looked at only where some stream would have given up.
-        given_up = f"r.due_at <= :oldest AND r.due_at <= CASE m.stream{whens} ELSE 0 END"
-        if not oldest:
-            given_up = "r.due_at <= :oldest"
-        query = self._each(f" AND (r.expires_at <= :now OR ({given_up}))")
-        return [_head(bucket, row) for row in connection.execute(query, values)]
-
     def _first(
         self, connection: sa.Connection, bucket: Bucket, values: Mapping[str, int], *, sure: bool
     ) -> list[Head]:
         def look(mine: bool) -> list[Head]:
             rows = connection.execute(self._heads[mine, sure], values)
-            return [_head(bucket, row) for row in rows]
+            return [head_of(bucket, row) for row in rows]
 
         if values["of"] == 1:
             return look(mine=False)
@@ -302,7 +289,7 @@ class Queue:
 
     def next_at(self, connection: sa.Connection, now: int) -> int | None:
         """When the next one falls due that is not due now (ms); one look a bucket."""
-        found = connection.execute(self._next, {"now": now}).scalars()
+        found = connection.execute(self._next, {"now": now}).one()
         return min((int(at) for at in found if at is not None), default=None)
 
     # --- one worker's transaction ----------------------------------------------------
@@ -488,7 +475,7 @@ def _why(head: Head, now: int) -> str:
     return "expired" if over else "gave_up"
 
 
-def _head(bucket: Bucket, row: Any) -> Head:
+def head_of(bucket: Bucket, row: Any) -> Head:
     # By position: a name is looked up in each row anew.
     id_, message_id, email, token, suspect, charged, expires_at, due_at, *more = row
     tried, retry, *said = more

@@ -181,6 +181,51 @@ async def test_waiting_for_a_breaker_ends_when_its_time_is_over(
     assert journal.row(other).state == "queued"
 
 
+async def test_what_comes_to_be_over_while_it_waits_is_found_by_the_next_look(
+    journal: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look reads what has come to be over since the last; a seldom one from the beginning."""
+    lease = journal.lease()
+    await opened(journal, lease)
+    now = journal.database.now()
+    [soon, moved, dated] = journal.add(3, bucket=ONE, stream="codes")
+    one = taker(journal)
+    assert (await take(one, lease)).turn.expired == 0
+    expires = "UPDATE recipients SET expires_at = :t WHERE id = :id"
+    journal.sql(expires, t=now, id=dated)
+    due = "UPDATE recipients SET due_at = :t WHERE id = :id"
+    journal.sql(due, t=now - 700_000, id=moved)
+    monkeypatch.setattr(taking, "SWEEP", 0.0)
+    one._swept = {b: known._replace(again=0.0) for b, known in one._swept.items()}
+    assert (await take(one, lease)).turn.expired == 1
+    assert journal.row(dated).state == "expired"
+    # As if its time had passed since the look before.
+    [(bucket, known)] = one._swept.items()
+    earlier = {name: at - 1000 for name, at in known.oldest.items()}
+    journal.sql(due, t=known.oldest["codes"] - 500, id=soon)
+    one._swept[bucket] = known._replace(oldest=earlier)
+    assert (await take(one, lease)).turn.expired == 1
+    assert journal.row(soon).state == "expired"
+    one._swept = {b: known._replace(whole=0.0) for b, known in one._swept.items()}
+    assert (await take(one, lease)).turn.expired == 1
+    assert journal.row(moved).state == "expired"
+
+
+async def test_only_the_process_that_looks_through_a_shut_bucket_is_called_to_it(
+    journal: Rig,
+) -> None:
+    lease = journal.lease()
+    await opened(journal, lease)
+    journal.add(2, bucket=ONE)
+    calls = []
+    for place in range(2):
+        one = taker(journal)
+        await take(one, lease, of=2, place=place)
+        now = journal.database.now()
+        calls.append(journal.database.read_now(lambda c, one=one, now=now: one.due(c, now)))
+    assert calls == [frozenset(), frozenset()]
+
+
 async def test_what_opens_in_a_turn_holds_back_what_the_turn_had_chosen(journal: Rig) -> None:
     journal.add(3, bucket=ONE)
     one, lease = taker(journal), journal.lease()
