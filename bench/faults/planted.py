@@ -19,7 +19,7 @@ from mailgate.intake.door import Delivery, Door
 from mailgate.journal.settling import Settling
 
 _TOKEN = " AND recipients.token = v.token"
-_STATE = " AND recipients.state = 'sending'"
+_STATE = " AND CASE WHEN recipients.state = 'sending' THEN true ELSE false END"
 
 
 def acknowledge_before_the_commit() -> None:

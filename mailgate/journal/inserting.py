@@ -41,7 +41,7 @@ class Inserting:
             values = ", ".join([*columns, *more.values()])
             self._whole = sa.text(
                 f"INSERT INTO {table} ({names}) SELECT {values}"
-                f" FROM {database.rows(columns)} {tail}"
+                f" FROM {database.rows(columns, once=False)} {tail}"
             )
 
     def write(self, connection: sa.Connection, rows: Sequence[tuple[Any, ...]]) -> int:

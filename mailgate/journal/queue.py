@@ -19,7 +19,7 @@ from mailgate.journal.arrivals import BucketKey
 from mailgate.journal.asides import Aside, Asides
 from mailgate.journal.breakers import Book, Breakers, Change, Probe
 from mailgate.journal.contents import Contents, Way
-from mailgate.journal.database import Database, packed
+from mailgate.journal.database import Database, packed, surely
 from mailgate.journal.gathering import Gather, Gathering
 from mailgate.journal.places import Places
 from mailgate.journal.settling import Settlement, Settling
@@ -172,8 +172,8 @@ class Queue:
             for sure in (False, True)
         }
         # Not by the index of what waits, which either database reads wholly where it believes
-        # that few do. What is more than a column is in no index.
-        by_id = f"recipients.state || '' {waiting.removeprefix('state ')}"
+        # that few do.
+        still = surely(f"recipients.{waiting}")
         # Only what is as it was looked at: a row that another claimed and put back
         # meanwhile may be charged by now, and meant for another relay.
         wanted = database.rows({"id": "bigint", "token": "bigint"})
@@ -184,18 +184,19 @@ class Queue:
         if database.sqlite:
             self._claim = sa.text(
                 f"UPDATE recipients SET {claimed} FROM {wanted} WHERE recipients.id = v.id"
-                f" AND recipients.token = v.token AND {by_id} AND recipients.due_at <= :now"
+                f" AND recipients.token = v.token AND {still} AND recipients.due_at <= :now"
                 " AND EXISTS (SELECT 1 FROM leases WHERE leases.id = :lease)"
                 " RETURNING recipients.id"
             )
         else:
+            due = surely(f"r.{waiting} AND r.due_at <= :now")
             # MATERIALIZED, or the planner may run the locking query once a row and
             # claim more than was asked. The lease's lock keeps a claim and the
             # burial of its claimant apart.
             self._claim = sa.text(
                 "WITH lease AS MATERIALIZED (SELECT id FROM leases WHERE id = :lease FOR SHARE),"
                 f" mine AS MATERIALIZED (SELECT r.id FROM recipients r JOIN {wanted}"
-                f" ON r.id = v.id AND r.token = v.token WHERE r.{waiting} AND r.due_at <= :now"
+                f" ON r.id = v.id AND r.token = v.token WHERE {due}"
                 " ORDER BY r.id FOR UPDATE OF r SKIP LOCKED)"
                 f" UPDATE recipients SET {claimed} FROM mine, lease"
                 " WHERE recipients.id = mine.id RETURNING recipients.id"
@@ -213,7 +214,7 @@ class Queue:
                     "error_class": "text",
                 }
             )
-            + f" WHERE recipients.id = v.id AND recipients.token = v.token AND {by_id}"
+            + f" WHERE recipients.id = v.id AND recipients.token = v.token AND {still}"
             " RETURNING recipients.id, recipients.message_id, recipients.seq, recipients.state"
         )
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 import sqlalchemy as sa
 
 from mailgate.journal.buckets import BucketKey, ensure_bucket
-from mailgate.journal.database import Database, packed
+from mailgate.journal.database import Database, packed, surely
 from mailgate.journal.inserting import Inserting
 from mailgate.journal.suppressions import Blame, Suppressions
 from mailgate.journal.tables import renderings
@@ -77,6 +77,8 @@ class Settlement(Value, frozen=True):
             source = target
 
 
+#: It is ours still.
+_SENDING = surely("recipients.state = 'sending'")
 _ROW = {
     "id": "bigint",
     "token": "bigint",
@@ -117,7 +119,8 @@ class Settling:
             " suspect = v.suspect, deaths = recipients.deaths + v.deaths,"
             f" lease_id = NULL, changed_at = :now FROM {rows(_ROW)}"
             " WHERE recipients.id = v.id AND recipients.token = v.token"
-            " AND recipients.state = 'sending'"
+            # As in the claim: by the number, and not by what is being sent.
+            f" AND {_SENDING}"
             " RETURNING recipients.id, recipients.attempts, recipients.seq"
         )
         self._attempts = Inserting(database, "attempts", _ATTEMPT)

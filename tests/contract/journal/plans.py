@@ -25,6 +25,8 @@ GROWING = frozenset(
         *("suppressions", "bounce_hints"),
     )
 )
+#: Of one bucket it is read from an end; all of it is a backlog, however large.
+DUE = "ix_recipients_due"
 #: Indexes that hold what is under way, however much was sent or waits.
 HELD = ("ix_recipients_lease", "ix_messages_unacked", "ix_orders_waiting")
 #: Looked through once an hour, and as long as operators and failures made them.
@@ -104,7 +106,9 @@ def _sqlite(raw: Any, statement: str, values: Any, growing: frozenset[str]) -> l
     found = []
     for *_, detail in plan:
         scan = re.match(r"SCAN (\w+)", detail)
-        if scan and scan[1] in names and not detail.endswith(HELD):
+        if (scan and scan[1] in names and not detail.endswith(HELD)) or (
+            f"{DUE} (" in detail and "bucket_id" not in detail
+        ):
             found.append(detail)
     return found
 
@@ -153,8 +157,23 @@ def _wholly(node: Mapping[str, Any], tables: frozenset[str], table: str = "") ->
     found = []
     if table in tables and kind == "Seq Scan":
         found.append(f"{kind} of {table}")
-    elif table in tables and index and "Index Cond" not in node and not index.endswith(HELD):
-        found.append(f"{kind} of all of {index}")
-    for child in node.get("Plans", ()):
+    elif table in tables and index and not index.endswith(HELD):
+        if "Index Cond" not in node:
+            found.append(f"{kind} of all of {index}")
+        elif index == DUE and "bucket_id" not in node["Index Cond"]:
+            found.append(f"{kind} of all that is due")
+    below = node.get("Plans", ())
+    if kind == "Nested Loop" and _unfolded(below[1]):
+        found.append("the rows that were sent, unfolded again for each row")
+    for child in below:
         found += _wholly(child, tables, table)
     return found
+
+
+def _unfolded(node: Mapping[str, Any]) -> bool:
+    """Whether carrying out a node anew unfolds the JSON text anew."""
+    if node["Node Type"] in ("Materialize", "Memoize", "CTE Scan", "Sort"):
+        return False
+    if node.get("Function Name") == "jsonb_array_elements":
+        return True
+    return any(_unfolded(c) for c in node.get("Plans", ()) if "Subplan Name" not in c)

@@ -33,8 +33,10 @@ from mailgate.delivery.recovery import judge
 from mailgate.delivery.retry import settle
 from mailgate.delivery.spool import Mark
 from mailgate.journal import leases
+from mailgate.journal.database import surely
 from mailgate.journal.queue import Head
-from mailgate.journal.settling import Settlement
+from mailgate.journal.settling import _SENDING, Settlement
+from mailgate.journal.tables import WAITING_SQL
 from mailgate.model import outcome as outcomes
 from mailgate.model.message import Claim
 from mailgate.model.outcome import Outcome, Reply, Scope
@@ -394,8 +396,8 @@ TOKEN = " AND recipients.token = v.token"
     ("where", "fences"),
     [
         ("_update", [TOKEN]),
-        ("_update", [TOKEN, " AND recipients.state = 'sending'"]),
-        ("_claim", [TOKEN, " AND recipients.state || '' IN ('queued', 'deferred')"]),
+        ("_update", [TOKEN, f" AND {_SENDING}"]),
+        ("_claim", [TOKEN, f" AND {surely('recipients.' + WAITING_SQL)}"]),
     ],
     ids=["no token", "neither token nor state", "a claim without compare and set"],
 )

@@ -228,7 +228,8 @@ def test_what_was_parked_and_is_deleted_takes_its_event_along(journal: Rig, read
     journal.store(refused=[NewParked("x", "test", "invalid", "[]", b"{}", None)])
     journal.sql("UPDATE parked SET state = 'discarded', resolved_at = 1")
     retention = Retention(journal.database)
-    assert journal.database.run_now(lambda c: retention.parked(c, 2, 100)) == 1
+    soon = journal.database.now() + 1000
+    assert journal.database.run_now(lambda c: retention.parked(c, soon, 100)) == 1
     assert journal.count("events") == 0
 
 
