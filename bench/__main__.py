@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import bullmq, distant, lanes, limits, memory, rendering, runs, scale, steps
+from bench import bullmq, dead, distant, lanes, limits, memory, rendering, runs, scale, steps
 from bench.budget import Budget
 from bench.runs import Idle, Load
 from bench.sides import Make, makers
@@ -31,6 +31,8 @@ def main() -> int:
         return steps.main(sys.argv[2:])
     if sys.argv[1:2] == ["distant"]:
         return distant.main(sys.argv[2:])
+    if sys.argv[1:2] == ["dead"]:
+        return dead.main(sys.argv[2:])
     if sys.argv[1:2] == ["lanes"]:
         return lanes.main(sys.argv[2:])
     if sys.argv[1:2] == ["limits"]:

@@ -79,7 +79,7 @@ class BookSink(FarSink):
         super().__init__(directory, delay)
 
     def _command(self) -> list[str]:
-        return [*super()._command(), str(self._book)]
+        return [*super()._command(), "--book", str(self._book)]
 
     def book(self, run: str) -> dict[int, float]:
         """The moment (monotonic) at which each number of a run was accepted."""

@@ -22,6 +22,7 @@ from mailgate.delivery.lease import ProcessLease
 from mailgate.delivery.retry import settle
 from mailgate.delivery.room import Hold, Room
 from mailgate.delivery.turns import Ended, given_back, moved_on, routed, unjudged
+from mailgate.dispatch.flow import Open
 from mailgate.dispatch.lanes import kept_for_urgent
 from mailgate.dispatch.take import Take, Taken, Taker
 from mailgate.journal.breakers import Change
@@ -50,6 +51,8 @@ PACED = 0.2
 NEAR = 0.5
 #: More work than places is said to others at once, and then so often (seconds).
 HELP = 0.2
+#: With fewer of its places free than this share, none is kept by who waits in vain.
+NEEDED = 0.25
 #: How long a process holds back for a suspect before it works on (seconds).
 DRAIN = 2.0
 
@@ -94,7 +97,7 @@ class Pipeline:
         self._talking = talking
         self._whole = whole
         self._held = Room(config.worker.attachment_bytes)
-        self._open: dict[asyncio.Task[None], Lane] = {}
+        self._open: dict[asyncio.Task[None], Open] = {}
         self._reserved = kept_for_urgent(config.worker.conversations, config.worker.reserved)
         self._ended: list[Ended] = []
         # Recipients in open conversations, by id and token.
@@ -113,6 +116,8 @@ class Pipeline:
         self._paced = False
         # Some wait for a place in a destination: who ends may make one.
         self._crowded = False
+        # Conversations with relays that answer nobody now, as the last take saw it.
+        self._silent = 0
         # A transaction of ours ended in an unknown way: it may have claimed for us.
         self._doubt = False
 
@@ -207,7 +212,11 @@ class Pipeline:
                 of=self._lease.of,
                 place=self._lease.place,
                 busy=bool(self._open),
-                kept=max(0, self._reserved - sum(x is Lane.HIGH for x in self._open.values())),
+                open_=self._open.values(),
+                kept=max(
+                    0,
+                    self._reserved - sum(x.claim.lane is Lane.HIGH for x in self._open.values()),
+                ),
             )
         except BaseException:
             # Whatever it was, these outcomes are not known to be written.
@@ -235,7 +244,7 @@ class Pipeline:
             failpoints.hit("take.claimed")
         self._tally.observe(families.TURN, (), seconds)
         self._look_again = moved_on(take, batch, self._database.now())
-        told = []
+        told, now = [], time.monotonic()
         for ended in batch:
             self._lease.spool.free(ended.slot)
             if ended.hold is not None:
@@ -256,13 +265,16 @@ class Pipeline:
         for taken in take.taken:
             self._claimed.add((taken.claim.recipient_id, taken.claim.token))
             task = asyncio.create_task(self._converse(taken))
-            self._open[task] = taken.claim.lane
+            self._open[task] = Open(taken.claim, now, taken.permit is not None)
             task.add_done_callback(self._done)
         if told:
             self._report(told)
         if take.turn.changes:
             self._tell(take.turn.changes)
         self._hold_back(take)
+        self._silent = take.silent
+        if take.stuck and self._room() < self._config.worker.conversations * NEEDED:
+            self._make_room(take)
 
     async def _give_back(self, batch: Sequence[Ended]) -> None:
         """After a transaction of unknown end: queue again what it claimed without our knowing.
@@ -277,6 +289,14 @@ class Pipeline:
         if strays:
             await self._database.run(lambda c: self._settling.write(c, strays, now))
         self._doubt = False
+
+    def _make_room(self, take: Take) -> None:
+        """Give back who waits for a connection to a relay that answers nobody."""
+        stuck = self._taker.flow.in_vain(list(self._open.values()), take.stuck)
+        vain = {one.claim.recipient_id for one in stuck}
+        for task, one in self._open.items():
+            if one.claim.recipient_id in vain:
+                task.cancel()
 
     def _hold_back(self, take: Take) -> None:
         """Let the open conversations end when a suspect must be claimed alone."""
@@ -321,7 +341,7 @@ class Pipeline:
 
     def _queueing(self) -> bool:
         """Whether conversations wait for a connection: those who talk lack no work."""
-        waiting = len(self._open) - self._talking()
+        waiting = len(self._open) - self._talking() - self._silent
         return waiting > self._config.worker.conversations * QUEUEING
 
     # --- one conversation --------------------------------------------------------

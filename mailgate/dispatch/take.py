@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from mailgate import failpoints
 from mailgate.config.shape import Config
 from mailgate.dispatch.crowd import Crowd
+from mailgate.dispatch.flow import Flow, Open, Spare
 from mailgate.dispatch.gate import Gate, Way
 from mailgate.dispatch.lanes import Places, looked_at
 from mailgate.dispatch.sorting import Found, apart, asides, going
@@ -84,7 +85,9 @@ class Sweep(NamedTuple):
 class Take:
     """What a take came to. ``more`` tells that due work was left for want of places,
     ``again_in`` when the first closed bucket opens (seconds), ``suspects`` that a
-    recipient waits to be claimed alone, ``crowded`` that some wait for a conversation's end."""
+    recipient waits to be claimed alone, ``crowded`` that some wait for a conversation's end,
+    ``stuck`` who has not replied for long, ``silent`` how many are open to relays that have
+    not replied of late (``flow``)."""
 
     turn: Turn
     taken: list[Taken] = field(default_factory=list)
@@ -92,6 +95,8 @@ class Take:
     again_in: float | None = None
     suspects: bool = False
     crowded: bool = False
+    stuck: frozenset[tuple[str, str]] = frozenset()
+    silent: int = 0
 
 
 class Taker:
@@ -113,8 +118,9 @@ class Taker:
         self._places = Places(self._weight)
         self._policy = Policy(config)
         self._crowd = Crowd(database, queue)
+        self.flow = Flow(config)
         self.gate = Gate(config)
-        self.witness = Witness(self.gate)
+        self.witness = Witness(self.gate, self.flow)
         self._breakers = Breakers(database, config.breakers, random.random)
         self._closed: dict[int, float] = {}
         self._viewed = -VIEW
@@ -128,6 +134,7 @@ class Taker:
         self._policy = Policy(config)
         self._breakers = Breakers(self._database, config.breakers, random.random)
         self.gate.adopt(config)
+        self.flow.adopt(config)
         # What a limit has closed may be open by another.
         self._closed.clear()
 
@@ -145,13 +152,14 @@ class Taker:
         of: int = 1,
         place: int = 0,
         busy: bool = False,
+        open_: Iterable[Open] = (),
         kept: int = 0,
     ) -> Take:
         """Settle ``settlements`` and claim up to ``want`` recipients of ``lanes``.
 
         ``kept`` of the places are for the high lane only. ``of`` workers live, of which
         this is number ``place``; ``busy`` tells that conversations are open, so that no
-        suspect can be claimed alone now.
+        suspect can be claimed alone now. ``open_`` are those that hold places.
         Raises ``JournalAway``; then nothing is settled and nothing claimed.
         """
         now = self._database.now()
@@ -159,13 +167,19 @@ class Taker:
         self._share = (of, place)
         self._crowd.ended(settlements)
         due: Found = []
+        spare = self.flow.spare(open_, time.monotonic())
         if want <= kept:
             lanes = [lane for lane in lanes if lane is Lane.HIGH]
         if want > 0:
-            due = await self._database.read(lambda c: self._look(c, now, want, lanes, of, place))
+            due = await self._database.read(
+                lambda c: self._look(c, now, want, lanes, of, place, spare)
+            )
         found, expired, suspects = apart(due, self._config, now)
         ways = self.gate.ways([*suspects, *(h for _, heads in found for h in heads)], now)
-        fresh, moves = going(found, ways), asides(found, ways)
+        moves = asides(found, ways)
+        found, before = spare.placed(found, ways)
+        moves += self._left_out(before)
+        fresh = going(found, ways)
         able = [h for h in suspects if ways[h.id].relay]
         candidates, permits, _ = await self._admit(able[:1] if not busy else [], ways)
         alone = bool(candidates)
@@ -175,7 +189,7 @@ class Taker:
             candidates, permits, limited = await self._admit(heads, ways)
             moves = list(dict.fromkeys([*moves, *limited]))
         if not (settlements or candidates or expired or moves):
-            return self._came_to(Turn(), able)
+            return self._came_to(Turn(), able, spare)
         if candidates:
             failpoints.hit("take.admitted")
         lot = tuple(settlements)
@@ -195,7 +209,7 @@ class Taker:
             # Whoever got the probe: it is seen to be under way.
             self._viewed = -VIEW
         by_id = {c.head.id: c for c in candidates}
-        take = self._came_to(turn, able)
+        take = self._came_to(turn, able, spare)
         take.taken = [
             Taken(
                 self._addressed(claim),
@@ -210,11 +224,18 @@ class Taker:
         take.more = want > 0 and seen >= want and bool(candidates)
         return take
 
-    def _came_to(self, turn: Turn, able: Sequence[Head]) -> Take:
+    def _came_to(self, turn: Turn, able: Sequence[Head], spare: Spare) -> Take:
         reopens, crowd = self._reopens(), self._crowd.opens_in()
         waits = [wait for wait in (reopens, crowd) if wait is not None]
         again_in = min(waits, default=None)
-        return Take(turn, again_in=again_in, suspects=bool(able), crowded=crowd is not None)
+        return Take(
+            turn,
+            again_in=again_in,
+            suspects=bool(able),
+            crowded=crowd is not None,
+            stuck=spare.stuck,
+            silent=spare.silent,
+        )
 
     def _look(
         self,
@@ -224,6 +245,7 @@ class Taker:
         lanes: Sequence[Lane],
         of: int,
         place: int,
+        spare: Spare,
     ) -> list[tuple[BucketKey, list[Head]]]:
         self._show(connection, now)
         clock = time.monotonic()
@@ -232,7 +254,7 @@ class Taker:
         for b in self._queue.due(connection, now):
             if b.key.lane not in lanes or self._closed.get(b.id, 0.0) > clock:
                 continue
-            if self._crowd.is_shut(b.id):
+            if self._crowd.is_shut(b.id) or spare.none(b.key):
                 continue
             if not self.gate.shut(b.key, now):
                 open_.append(b)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from mailgate.dispatch.flow import Flow
 from mailgate.dispatch.gate import Gate
 from mailgate.limits.breaker import Sign, Signal, Subject
 from mailgate.limits.symptoms import signals
@@ -25,10 +26,10 @@ class Witness:
     ``uneasy`` tells that something failed that others may have seen too: look again.
     """
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, flow: Flow) -> None:
         self.workers = 1
         self.uneasy = False
-        self._gate = gate
+        self._gate, self._flow = gate, flow
         self._pulse = Pulse()
 
     def showed(
@@ -40,6 +41,8 @@ class Witness:
         """
         domain = claim.address.domain
         pace = 0.0
+        if outcome.reply.code and not outcome.aside:
+            self._flow.moved(claim.relay, domain, clock)
         if outcome.kind is not Kind.SENT and outcome.scope not in _HARMLESS:
             self.uneasy = True
         if outcome.kind is Kind.SENT and not outcome.aside:

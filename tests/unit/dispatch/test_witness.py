@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from mailgate.config.shape import Config
+from mailgate.dispatch.flow import Flow
 from mailgate.dispatch.gate import Gate
 from mailgate.dispatch.witness import SPAN, Pulse, Witness
 from mailgate.journal.breakers import Health
@@ -36,7 +37,7 @@ def told(
 ) -> dict[Subject, Sign]:
     gate = Gate(Config())
     gate.see({who: Health(record) for who, record in (known or {}).items()}, frozenset())
-    found = Witness(gate).showed(claim(), outcome, probes, 0.0)
+    found = Witness(gate, Flow(Config())).showed(claim(), outcome, probes, 0.0)
     return {who: signal.sign for who, signal in found}
 
 
@@ -61,7 +62,7 @@ def test_a_probe_tells_of_all_that_it_was_to_find_out() -> None:
 
 
 def test_a_failure_makes_it_look_again_at_what_others_have_seen() -> None:
-    witness = Witness(Gate(Config()))
+    witness = Witness(Gate(Config()), Flow(Config()))
     witness.showed(claim(), SENT, (), 0.0)
     assert not witness.uneasy
     witness.showed(claim(), AWAY, (), 0.0)
@@ -69,7 +70,7 @@ def test_a_failure_makes_it_look_again_at_what_others_have_seen() -> None:
 
 
 def test_a_throttling_reply_knows_the_pace_of_all_workers() -> None:
-    witness = Witness(Gate(Config()))
+    witness = Witness(Gate(Config()), Flow(Config()))
     witness.workers = 4
     for n in range(10):
         witness.showed(claim(), SENT, (), n / 10)

@@ -1,0 +1,168 @@
+"""Who gets no more places, because none of his conversations comes to an end.
+
+Owns what is remembered of it: the relays, and the destinations behind them, that replied
+within the last moments. A relay that takes connections and never says a word, or stops at
+one destination, fails nobody until a timeout of minutes; until then it would come to hold
+every place, and the mail of all others would wait for it. Never knows what a breaker does.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
+from typing import NamedTuple
+
+from mailgate.config.shape import Config
+from mailgate.dispatch.gate import Way
+from mailgate.dispatch.sorting import Found
+from mailgate.journal.arrivals import BucketKey
+from mailgate.journal.queue import Head
+from mailgate.model.message import Claim
+from mailgate.model.state import Lane
+
+#: Who has not replied for so long, with conversations open, is stuck (seconds; up to twice).
+STUCK = 2.0
+#: The share of a relay's connections that a destination beside others may hold before it has
+#: replied once, or when it replies no more.
+UNPROVEN = 0.25
+#: The share of a process's places that a relay may hold while it is stuck, or new.
+MOST = 0.5
+
+
+class Open(NamedTuple):
+    """A conversation under way: since when (monotonic), and whether it waits for a permit."""
+
+    claim: Claim
+    since: float
+    paced: bool
+
+
+class Flow:
+    """Of one process. What replied, to whatever it was, moves."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._now: set[tuple[str, str]] = set()
+        self._last: set[tuple[str, str]] = set()
+        self._since = 0.0
+
+    def adopt(self, config: Config) -> None:
+        """Go by another configuration."""
+        self._config = config
+
+    def moved(self, relay: str, domain: str, clock: float) -> None:
+        """There was a reply to mail for ``domain``."""
+        self._turn(clock)
+        self._now.add((relay, domain))
+        self._now.add((relay, ""))
+
+    def moves(self, relay: str, domain: str = "") -> bool:
+        """'' for anything at that relay."""
+        return (relay, domain) in self._now or (relay, domain) in self._last
+
+    def spare(self, open_: Iterable[Open], clock: float) -> Spare:
+        """What there is left of places, for one take."""
+        self._turn(clock)
+        held: Counter[tuple[str, str]] = Counter()
+        stuck = set()
+        for one in open_:
+            for who in ((one.claim.relay, one.claim.address.domain), (one.claim.relay, "")):
+                held[who] += 1
+                if not one.paced and clock - one.since > STUCK and not self.moves(*who):
+                    stuck.add(who)
+        silent = sum(count for who, count in held.items() if not who[1] and not self.moves(*who))
+        return Spare(self, held, frozenset(stuck), silent)
+
+    def most(self, relay: str, domain: str = "") -> int | None:
+        """Conversations that it may hold; None for any number."""
+        section = self._config.relays.get(relay)
+        if section is None or self.moves(relay, domain):
+            return None
+        if domain:
+            return max(1, int(section.max_connections * UNPROVEN))
+        if len(self._config.relays) < 2:
+            return None
+        places = max(1, int(self._config.worker.conversations * MOST))
+        return min(section.max_connections, places)
+
+    def in_vain(self, open_: Sequence[Open], stuck: Iterable[tuple[str, str]]) -> list[Open]:
+        """Those who wait for a connection to a relay that is stuck: the last to come.
+
+        Nothing was said of them yet. Urgent mail does not stand in that line.
+        """
+        found = []
+        for relay, domain in stuck:
+            if not domain and self.most(relay) is not None:
+                theirs = [o for o in open_ if o.claim.relay == relay and not _apart(o)]
+                found += theirs[self._config.relays[relay].max_connections :]
+        return found
+
+    def _turn(self, clock: float) -> None:
+        if clock - self._since >= STUCK:
+            old = clock - self._since >= 2 * STUCK
+            self._last = set() if old else self._now
+            self._now = set()
+            self._since = clock
+
+
+def _apart(one: Open) -> bool:
+    """Whether it does not stand in a relay's line of those who wait for a connection."""
+    return one.paced or one.claim.lane is Lane.HIGH
+
+
+class Spare:
+    """Places of one take, by relay and destination.
+
+    ``stuck`` has no reply to show for long; ``silent`` is how many are open to relays that
+    have none to show of late.
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        held: Counter[tuple[str, str]],
+        stuck: frozenset[tuple[str, str]],
+        silent: int,
+    ) -> None:
+        self._flow, self._held, self.stuck, self.silent = flow, held, stuck, silent
+        self._destinations = {who for who in held if who[1]}
+        # A destination that is alone at its relay stands in nobody's way.
+        self._several: set[str] = set()
+
+    def none(self, key: BucketKey) -> bool:
+        """Whether nothing of a bucket can have a place: no relay of its route has one."""
+        return bool(key.route) and all(self._full(relay, "") for relay in key.route)
+
+    def _full(self, relay: str, domain: str) -> bool:
+        most = self._flow.most(relay, domain)
+        return most is not None and self._held[relay, domain] >= most
+
+    def placed(self, found: Found, ways: Mapping[int, Way]) -> tuple[Found, list[Head]]:
+        """Those for whom there is a place, and the others that would stand before them:
+        those to a destination that is stuck."""
+        before: list[Head] = []
+        self._destinations.update(
+            (ways[head.id].relay, head.domain) for _, heads in found for head in heads
+        )
+        relays = Counter(relay for relay, _ in self._destinations)
+        self._several = {relay for relay, count in relays.items() if count > 1}
+        out: set[int] = set()
+        # One of each bucket after the other: what few places there are is for all of them.
+        for head in (h for rank in zip_longest(*(heads for _, heads in found)) for h in rank if h):
+            relay = ways[head.id].relay
+            if relay and not self._place(relay, head.domain):
+                out.add(head.id)
+                if (relay, head.domain) in self.stuck and not self._full(relay, ""):
+                    before.append(head)
+        if not out:
+            return found, before
+        return [(key, [h for h in heads if h.id not in out]) for key, heads in found], before
+
+    def _place(self, relay: str, domain: str) -> bool:
+        """Whether there is one: then it is taken."""
+        if self._full(relay, "") or (relay in self._several and self._full(relay, domain)):
+            return False
+        self._held[relay, domain] += 1
+        self._held[relay, ""] += 1
+        return True

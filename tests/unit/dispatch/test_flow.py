@@ -1,0 +1,107 @@
+"""Flow: who gets no more places because none of his conversations comes to an end."""
+
+from __future__ import annotations
+
+from mailgate.config.shape import Config
+from mailgate.dispatch.flow import STUCK, Flow, Open
+from mailgate.dispatch.gate import Way
+from mailgate.journal.arrivals import BucketKey
+from mailgate.journal.queue import Bucket, Head
+from mailgate.model.address import Address
+from mailgate.model.message import Claim, Letter
+from mailgate.model.state import Lane
+
+CONFIG = Config.model_validate(
+    {
+        "relays": {name: {"host": "x.example", "max_connections": 8} for name in ("well", "dead")},
+        "worker": {"conversations": 40},
+    }
+)
+
+
+def open_(relay: str, number: int, since: float, *, lane: Lane = Lane.BULK) -> Open:
+    to = Address(f"a@{relay}.example")
+    letter = Letter("<1@x.example>", 0, "1", Address("shop@x.example"), (to,))
+    claim = Claim(number, 3, 1, "p", "s", lane, relay, to, letter, "s@x.example", 0, 0, 1)
+    return Open(claim, since, paced=False)
+
+
+def heads(relay: str, *domains: str) -> tuple[BucketKey, list[Head]]:
+    key = BucketKey(Lane.BULK, "p", (relay,))
+    return key, [
+        Head(
+            100 + n, 1, Bucket(1, key), f"a@{domain}", "p", "s", "s@x.example",
+            None, None, None, 0, False, False, None, 0,
+        )
+        for n, domain in enumerate(domains)
+    ]  # fmt: skip
+
+
+def ways(*relays: str) -> dict[int, Way]:
+    return {100 + n: Way(relay) for n, relay in enumerate(relays)}
+
+
+def test_a_relay_that_says_nothing_holds_no_more_places_than_it_has_connections() -> None:
+    flow = Flow(CONFIG)
+    talks = [open_("dead", n, 0.0) for n in range(7)]
+    found = [heads("dead", *(f"d{n}.example" for n in range(3)))]
+    [(_, placed)], before = flow.spare(talks, 1.0).placed(found, ways(*["dead"] * 3))
+    assert (len(placed), before) == (1, [])
+    assert not flow.spare(talks, 1.0).none(found[0][0])
+    assert flow.spare([*talks, open_("dead", 8, 0.0)], 1.0).none(found[0][0])
+    # A reply from there, and all places are open to it.
+    flow.moved("dead", "else.example", 1.0)
+    [(_, placed)], _ = flow.spare(talks, 1.0).placed(found, ways(*["dead"] * 3))
+    assert len(placed) == 3
+
+
+def test_a_relay_that_is_alone_may_hold_all_places() -> None:
+    alone = CONFIG.model_copy(update={"relays": {"dead": CONFIG.relays["dead"]}})
+    talks = [open_("dead", n, 0.0) for n in range(20)]
+    assert not Flow(alone).spare(talks, 9.0).none(BucketKey(Lane.BULK, "p", ("dead",)))
+
+
+def test_a_destination_that_says_nothing_leaves_the_connections_to_the_others() -> None:
+    flow = Flow(CONFIG)
+    found = [heads("well", *["mute.example"] * 4, "other.example")]
+    [(_, placed)], before = flow.spare([], 0.0).placed(found, ways(*["well"] * 5))
+    assert [h.domain for h in placed] == ["mute.example", "mute.example", "other.example"]
+    # New and not stuck: whoever waits is not put aside.
+    assert before == []
+
+
+def test_a_destination_that_is_alone_has_all_connections() -> None:
+    found = [heads("well", *["mute.example"] * 4)]
+    [(_, placed)], _ = Flow(CONFIG).spare([], 0.0).placed(found, ways(*["well"] * 4))
+    assert len(placed) == 4
+
+
+def test_what_waits_for_a_stuck_destination_is_put_out_of_the_way() -> None:
+    flow = Flow(CONFIG)
+    talks = [open_("well", n, 0.0) for n in range(2)]
+    flow.moved("well", "other.example", 2 * STUCK)
+    found = [heads("well", "well.example", "other.example")]
+    [(_, placed)], before = flow.spare(talks, 2 * STUCK).placed(found, ways("well", "well"))
+    assert [h.domain for h in placed] == ["other.example"]
+    assert [h.domain for h in before] == ["well.example"]
+
+
+def test_who_moved_once_is_stuck_after_a_while_without_a_reply() -> None:
+    flow = Flow(CONFIG)
+    flow.moved("dead", "dead.example", 1.0)
+    talks = [open_("dead", n, 1.0) for n in range(12)]
+    assert flow.spare(talks, 1.0 + STUCK).stuck == frozenset()
+    spare = flow.spare(talks, 1.0 + 3 * STUCK)
+    assert spare.stuck == {("dead", ""), ("dead", "dead.example")}
+    assert spare.silent == 12
+
+
+def test_only_who_waits_for_a_connection_is_given_back() -> None:
+    flow = Flow(CONFIG)
+    urgent = [open_("dead", n, 0.0, lane=Lane.HIGH) for n in range(20, 23)]
+    talks = [*urgent, *(open_("dead", n, 0.0) for n in range(11)), open_("well", 30, 0.0)]
+    stuck = flow.spare(talks, 3 * STUCK).stuck
+    given = flow.in_vain(talks, stuck)
+    assert [one.claim.recipient_id for one in given] == [8, 9, 10]
+    flow.moved("dead", "dead.example", 3 * STUCK)
+    assert flow.spare(talks, 3 * STUCK).stuck == {("well", ""), ("well", "well.example")}
