@@ -56,18 +56,18 @@ def clean(database: Database, config: Config, seconds: float) -> dict[str, int]:
             if count < CHUNK:
                 return
 
-    def walk(name: str, age: float, find: _Find, act: Callable[..., int]) -> None:
+    def walk(name: str, age: float, find: _Find, act: _Act) -> None:
         before, last = now - _ms(age), 0
-
-        def work(c: Connection) -> tuple[int, int]:
-            ids = find(c, before, CHUNK, last)
-            return (act(c, ids), ids[-1]) if ids else (0, 0)
+        done[name] += 0
 
         while time.monotonic() < ends:
-            count, last = database.run_now(work)
-            done[name] += count
-            if not last:
+            # Without a lock: where all that is kept is found to be kept still, it reads all of
+            # it, and nobody could send meanwhile. Who acts looks again.
+            ids = database.read_now(_finding(find, before, last))
+            if not ids:
                 return
+            done[name] += database.run_now(_acting(act, ids))
+            last = ids[-1]
 
     chunks("expired", lambda c: lapsing.expire(c, now, CHUNK))
     if keep.messages:
@@ -119,6 +119,15 @@ def _free_keys(database: Database, lapsing: Lapsing, before: int, ends: float) -
 
 
 _Find = Callable[[Connection, int, int, int], list[int]]
+_Act = Callable[[Connection, list[int]], int]
+
+
+def _finding(find: _Find, before: int, last: int) -> Callable[[Connection], list[int]]:
+    return lambda c: find(c, before, CHUNK, last)
+
+
+def _acting(act: _Act, ids: list[int]) -> Callable[[Connection], int]:
+    return lambda c: act(c, ids)
 
 
 def longest_window(config: Config) -> float:
