@@ -58,15 +58,14 @@ def clean(database: Database, config: Config, seconds: float) -> dict[str, int]:
 
     def walk(name: str, age: float, find: _Find, act: _Act) -> None:
         before, last = now - _ms(age), 0
-        done[name] += 0
 
         while time.monotonic() < ends:
             # Without a lock: where all that is kept is found to be kept still, it reads all of
             # it, and nobody could send meanwhile. Who acts looks again.
             ids = database.read_now(_finding(find, before, last))
+            done[name] += database.run_now(_acting(act, ids)) if ids else 0
             if not ids:
                 return
-            done[name] += database.run_now(_acting(act, ids))
             last = ids[-1]
 
     chunks("expired", lambda c: lapsing.expire(c, now, CHUNK))
