@@ -94,15 +94,12 @@ def read(
         found += _rules_between(document, raw, written)
     else:
         if not found:
-            submission._body_hash = body_hash(document)
-            return submission
+            return submission.read_as(body_hash(document))
     kept = None if flaws else _without_the_bad(raw, found)
     if kept is None:
         return _refusal(raw, found)
     submission, refused = kept
-    submission._refused = refused
-    submission._body_hash = body_hash(document)
-    return submission
+    return submission.read_as(body_hash(document), refused)
 
 
 def _command(document: dict[str, Any], found: list[tuple[Place, Fault]]) -> Command | Refusal:

@@ -20,7 +20,6 @@ from pydantic import (
     JsonValue,
     ModelWrapValidatorHandler,
     PlainValidator,
-    PrivateAttr,
     model_validator,
 )
 
@@ -345,25 +344,24 @@ class Submission(Part):
         None, description="W3C Trace Context."
     )
 
-    _refused: tuple[RefusedRecipient, ...] = PrivateAttr(())
-    _body_hash: str = PrivateAttr("")
-
     @property
     def refused(self) -> tuple[RefusedRecipient, ...]:
         """The entries of ``recipients`` that were left out, each with its faults."""
-        found: tuple[RefusedRecipient, ...] = self._own("_refused")
+        found: tuple[RefusedRecipient, ...] = self.__dict__.get("_refused", ())
         return found
 
     @property
     def body_hash(self) -> str:
         """The hash over all that was said (``read.body_hash``), also over what was refused."""
-        found: str = self._own("_body_hash")
+        found: str = self.__dict__.get("_body_hash", "")
         return found
 
-    def _own(self, name: str) -> Any:
-        # As pydantic finds a private attribute, without its four steps on the way there.
-        assert self.__pydantic_private__ is not None
-        return self.__pydantic_private__[name]
+    def read_as(self, body_hash: str, refused: tuple[RefusedRecipient, ...] = ()) -> Submission:
+        """Itself, with what its reader knows beside its fields; only the reader says it."""
+        # Not pydantic's private attributes: making two of them costs a third of validation.
+        self.__dict__["_body_hash"] = body_hash
+        self.__dict__["_refused"] = refused
+        return self
 
     def identity(self) -> str | None:
         """By what a repeat is known, if the producer gave anything: the key, else the id."""
