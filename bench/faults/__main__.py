@@ -23,7 +23,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--soak", type=float, default=3600, help="seconds of the soak (3600)")
     parser.add_argument("--list", action="store_true", help="say what there is, and end")
     parser.add_argument("--report", type=Path, default=report.RESULTS, help="its directory")
+    parser.add_argument(
+        "--gather", type=Path, nargs="+", metavar="JSON", help="make one report of several"
+    )
     given = parser.parse_args(arguments)
+    if given.gather:
+        lot = report.gathered(given.gather, list(FAULTS))
+        print(f"report: {report.write(lot, given.report)}")
+        return int(any(seen.wrong for seen in lot))
     if given.list:
         for one in FAULTS.values():
             print(f"{one.name:28} {one.what}")

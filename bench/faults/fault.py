@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from bench.faults.ground import Ground
@@ -93,11 +94,15 @@ class Run:
         return self._lifted
 
     def recovered(self, scene: Stage) -> None:
-        """Note how long after the (last) fault the first mail was taken, and all was over."""
+        """Note how long after the (last) fault the first mail was taken, and all was over,
+        and the longest time without a mail in between.
+        """
         after = [c.end_at / 1e9 - self._lifted for c in scene.relay.book() if c.taken]
-        back = [seconds for seconds in after if seconds > 0]
+        back = sorted(seconds for seconds in after if seconds > 0)
+        gaps = [later - sooner for sooner, later in pairwise([0.0, *back])]
         self.note(
             first_mail_after=round(min(back), 1) if back else None,
+            longest_silence=round(max(gaps), 1) if back else None,
             all_done_after=round(time.time() - self._lifted, 1),
         )
 

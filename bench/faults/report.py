@@ -26,15 +26,22 @@ Each starts mailgate's own programs over real servers, publishes from outside, d
 waits until nothing waits, and compares three books: what was published and confirmed, the
 journal, and what the relay wrote down. Withstood means: nothing lost; no recipient has
 more copies than one and one for each attempt that is on record as uncertain; nothing
-stands in one book that the others do not explain. Seed {seed}, size {size:g} (1 is the
-full size). Again: `./dev faults --seed {seed} --size {size:g}`, one alone with
-`--only NAME`.
+stands in one book that the others do not explain. The size is a share of the full one. One
+again: `./dev faults --only NAME --seed SEED --size SIZE`.
 
-| Fault | What is done | Must | Mails | Lost | Uncertain | Copies | First mail after (s) \
-| All done after (s) | Took (s) | |
-|---|---|---|---|---|---|---|---|---|---|---|
+| Fault | What is done | Must | Size | Seed | Mails | Lost | Uncertain | Copies \
+| First mail after (s) | Longest silence (s) | All done after (s) | Took (s) | |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
 """
-_IN_COLUMNS = ("mails", "lost", "uncertain", "copies", "first_mail_after", "all_done_after")
+_IN_COLUMNS = (
+    "mails",
+    "lost",
+    "uncertain",
+    "copies",
+    "first_mail_after",
+    "longest_silence",
+    "all_done_after",
+)
 
 
 def markdown(lot: Sequence[Seen], when: datetime) -> str:
@@ -46,13 +53,13 @@ def markdown(lot: Sequence[Seen], when: datetime) -> str:
         count=len(lot),
         held=held,
         rest=f", {skipped} could not be made on this machine" if skipped else "",
-        seed=lot[0].seed if lot else 0,
-        size=lot[0].size if lot else 0,
     )
     for seen in lot:
         columns = [str(seen.figures.get(name, "")) for name in _IN_COLUMNS]
         state = "not here" if seen.skipped else "**WRONG**" if seen.wrong else "ok"
-        cells = [f"`{seen.name}`", seen.what, seen.must, *columns, f"{seen.seconds:g}", state]
+        run = [f"{seen.size:g}", str(seen.seed)]
+        cells = [f"`{seen.name}`", seen.what, seen.must, *run, *columns]
+        cells += [f"{seen.seconds:g}", state]
         text += "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
     text += "\n## More figures\n\n"
     for seen in lot:
@@ -63,6 +70,18 @@ def markdown(lot: Sequence[Seen], when: datetime) -> str:
             for line in (seen.skipped or seen.wrong).splitlines()[:20]:
                 text += f"      {line}\n"
     return text
+
+
+def gathered(paths: Sequence[Path], order: Sequence[str]) -> list[Seen]:
+    """What several reports (their JSON, oldest first) say of each fault, the newest of each.
+
+    ``order`` are the names of the faults there are: of others nothing is kept.
+    """
+    newest: dict[str, Seen] = {}
+    for path in paths:
+        for said in json.loads(path.read_text())["faults"]:
+            newest[said["name"]] = Seen(**said)
+    return [newest[name] for name in order if name in newest]
 
 
 def write(lot: Sequence[Seen], directory: Path = RESULTS) -> Path:

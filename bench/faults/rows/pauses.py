@@ -56,8 +56,8 @@ def wake_late(run: Run, *, amid: bool, **more: Any) -> None:
         # Not due at once: who wakes up would claim it in the same turn, and may not send.
         settings |= {"streams.transactional.retry.first": "20s"}
     plans = {"n": ["dot 451 4.3.0 Later", "slow 4" if amid else "250"]}
-    # On SQLite this failed once and nobody knows why: perhaps whoever is stopped within a
-    # transaction stops all others too.
+    # On SQLite whoever is stopped while another thread of his writes stops all others too
+    # (``pause-amid-a-commit``), and is not buried.
     scene = run.stage("valkey", "postgresql", settings=settings, plans=plans, **more)
     scene.arm("settle.begin=stop")
     scene.intake()
@@ -128,3 +128,33 @@ def pause_refused(run: Run) -> None:
 )
 def pause_refused_amid(run: Run) -> None:
     wake_late(run, amid=True)
+
+
+@fault(
+    "pause-amid-a-commit",
+    "SIGSTOP past the lease within a transaction, on SQLite, where it holds up all who write",
+    "nobody is buried, 0 uncertain; all goes on when it wakes up",
+)
+def pause_amid_a_commit(run: Run) -> None:
+    settings = SOON | {"worker.lease": f"{LEASE:g}s", "worker.conversations": "10"}
+    scene = run.stage("valkey", "sqlite", settings=settings)
+    scene.arm("settle.before_commit=stop")
+    scene.intake()
+    scene.worker(2)
+    scene.wait_for_workers(2)
+    before = sorted(scene.journal.workers())
+    documents = mails(40)
+    scene.publish(documents)
+    until(lambda: bool(scene.fired()), 20, scene.logs)
+    run.strike()
+    [(_, pid)] = scene.fired()
+    time.sleep(2 * LEASE)
+    left = scene.journal.unfinished()
+    assert left > 0, "somebody wrote"
+    run.lift()
+    os.kill(pid, signal.SIGCONT)
+    scene.wait_finished(40, 60)
+    run.recovered(scene)
+    run.note(waited=left)
+    assert sorted(scene.journal.workers(within=20)) == before
+    run.reckon(scene, documents, uncertain=0)
