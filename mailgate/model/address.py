@@ -55,7 +55,9 @@ class Address:
         return self.email.casefold()
 
 
-@lru_cache(maxsize=16384)
+# For senders, which come with each message. Recipients seldom come again soon; many of them
+# kept, each for a while, would hold the pages of every burst.
+@lru_cache(maxsize=1024)
 def wire_form(text: str) -> str:
     """Return ``text`` as one wire address.
 
