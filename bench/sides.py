@@ -197,18 +197,19 @@ from = "{SENDER}"
 
     def _mailgate(self, name: str, *arguments: str) -> Daemon:
         command = [sys.executable, "-m", "mailgate.cli.main", "--config", str(self._config)]
-        environ = {"NOTIFY_SOCKET": str(self._notices)} if name == "intake" else {}
+        environ = {"NOTIFY_SOCKET": str(self._notices)} if name.startswith("intake") else {}
         return self._run(name, [*command, *arguments], environ)
 
     def _start_intake(self) -> float:
-        """The moment at which intake says that it takes."""
+        """The moment at which intake says that it takes; of several the last."""
         self._line.settimeout(30)
         moment: list[float] = []
 
         def hear() -> None:
             with contextlib.suppress(TimeoutError):
-                while b"READY=1" not in self._line.recv(64):
-                    pass
+                for _ in range(self.intakes):
+                    while b"READY=1" not in self._line.recv(64):
+                        pass
                 moment.append(time.monotonic())
 
         thread = threading.Thread(target=hear)

@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench import filling, machine
-from bench.runs import load
+from bench.runs import PATIENCE, WARM
 from bench.sides import Mailgate, Make
 from bench.sinks import LoadSink
+from bench.workload import bodies
 
 #: What so many may use of one core more than an idle system does.
 MOST = 0.02
@@ -96,21 +97,42 @@ def processes(
         for name, made in make.items():
             for number, (kind, many) in enumerate(kinds.items()):
                 where = directory / f"p{name[0]}{turn}{number}"
-                run = load(_with(made, *many), where, messages * 2)
-                row = {"rate": run.rate, "cpu": run.work, "cores": run.rate * run.work / 1e6}
+                row = _poured(made, where, messages * 2, *many)
                 found[name][kind].append(row)
-                print(f"{name}, {kind}: {run.rate:.0f}/s", file=sys.stderr, flush=True)
+                print(f"{name}, {kind}: {row['rate']:.0f}/s", file=sys.stderr, flush=True)
     return found
 
 
-def _with(make: Make, workers: int, intakes: int) -> Make:
-    def made(directory: Path, port: int) -> Mailgate:
-        side = make(directory, port)
-        assert isinstance(side, Mailgate)
-        side.children, side.intakes = workers, intakes
-        return side
-
-    return made
+def _poured(
+    make: Make, directory: Path, messages: int, workers: int, intakes: int
+) -> dict[str, float]:
+    """Messages onto the queue of processes that are all up, until the relay has them."""
+    sink = LoadSink(directory.with_name(f"{directory.name}-sink"))
+    side = make(directory, sink.port)
+    assert isinstance(side, Mailgate)
+    side.children, side.intakes = workers, intakes
+    try:
+        side.start()
+        side.pour(bodies(WARM, f"{directory.name}w"))
+        sink.wait(WARM, 60)
+        side.check(WARM)
+        ready = bodies(messages, directory.name)
+        parts = side.parts | side.servers() | {"sink": sink.daemon}
+        spent = -sum(machine.cpu(part._process.pid) for part in parts.values())
+        begun = time.monotonic()
+        for at in range(0, messages, 1000):
+            side.pour(ready[at : at + 1000])
+        seconds = sink.wait(WARM + messages, PATIENCE) - begun
+        side.check(WARM + messages)
+        spent += sum(machine.cpu(part._process.pid) for part in parts.values())
+    finally:
+        side.stop()
+        sink.stop()
+    return {
+        "rate": messages / seconds,
+        "cpu": spent / messages * 1e6,
+        "cores": spent / seconds,
+    }
 
 
 def tell_processes(found: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]) -> None:
