@@ -12,9 +12,24 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from bench import bullmq, dead, distant, lanes, limits, memory, rendering, runs, scale, steps
+from bench import (
+    bullmq,
+    costs,
+    dead,
+    distant,
+    lanes,
+    limits,
+    memory,
+    rendering,
+    runs,
+    scale,
+    start,
+    steps,
+    whole,
+)
 from bench.budget import Budget
 from bench.runs import Idle, Load
 from bench.sides import Make, makers
@@ -22,26 +37,38 @@ from bench.sides import Make, makers
 RESULTS = Path(__file__).parent / "results"
 SIDES = ("plain", "node", "embedded", "servers")
 PEERS = ("plain", "node")
+VERBS: dict[str, Callable[[list[str]], int]] = {
+    "render": rendering.main,
+    "steps": steps.main,
+    "distant": distant.main,
+    "dead": dead.main,
+    "lanes": lanes.main,
+    "limits": limits.main,
+    "scale": scale.main,
+    "memory": memory.main,
+    "start": start.main,
+}
+THROUGHPUT = (
+    *("--messages", "--plain", "--latency", "--turns", "--sides", "--budget", "--py-spy", "--keep"),
+)
+#: Messages for the costs by step.
+WALKED = 4000
 
 
 def main() -> int:
-    if sys.argv[1:2] == ["render"]:
-        return rendering.main(sys.argv[2:])
-    if sys.argv[1:2] == ["steps"]:
-        return steps.main(sys.argv[2:])
-    if sys.argv[1:2] == ["distant"]:
-        return distant.main(sys.argv[2:])
-    if sys.argv[1:2] == ["dead"]:
-        return dead.main(sys.argv[2:])
-    if sys.argv[1:2] == ["lanes"]:
-        return lanes.main(sys.argv[2:])
-    if sys.argv[1:2] == ["limits"]:
-        return limits.main(sys.argv[2:])
-    if sys.argv[1:2] == ["scale"]:
-        return scale.main(sys.argv[2:])
-    if sys.argv[1:2] == ["memory"]:
-        return memory.main(sys.argv[2:])
-    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    verb, rest = (*sys.argv[1:2], ""), sys.argv[2:]
+    if verb[0] in VERBS:
+        return VERBS[verb[0]](rest)
+    if verb[0] == "throughput":
+        return throughput(rest)
+    # With options of the throughput alone it is that alone.
+    alone = {option.partition("=")[0] for option in sys.argv[1:]} & set(THROUGHPUT)
+    return (throughput if alone else whole.main)(sys.argv[1:])
+
+
+def throughput(options: list[str]) -> int:
+    """Rates, processor time and idle latency of all sides, in turns."""
+    parser = argparse.ArgumentParser(prog="bench throughput", description=__doc__)
     parser.add_argument("--messages", type=int, default=20_000, help="a run of ours; 0: none")
     parser.add_argument("--plain", type=int, default=1_500, help="a run of the plain pattern")
     parser.add_argument("--latency", type=int, default=100, help="single messages a turn; 0: none")
@@ -50,7 +77,7 @@ def main() -> int:
     parser.add_argument("--budget", action="store_true", help="also profile, by py-spy")
     parser.add_argument("--py-spy", help="where py-spy is")
     parser.add_argument("--keep", action="store_true", help="leave logs and journals behind")
-    given = parser.parse_args()
+    given = parser.parse_args(options)
     names = [name for name in SIDES if name in given.sides.split(",")]
     if "node" in names and (why := bullmq.missing()):
         _say(f"left out: BullMQ and nodemailer: {why}")
@@ -90,8 +117,14 @@ def main() -> int:
         _print_loads(loads)
     if given.latency and given.turns:
         _print_idles(idles)
+    budget: dict[str, float] = {}
+    if loads.get("embedded"):
+        cpu = statistics.median(found.cpu_total for found in loads["embedded"])
+        by_step = costs.by_step(min(WALKED, given.messages))
+        costs.tell(by_step, cpu)
+        budget = costs.with_rest(by_step, cpu)
     print("\nRead the ratios; the other figures are this machine's, at this hour.")
-    _write(loads, idles)
+    _write(loads, idles, budget)
     return 0
 
 
@@ -150,7 +183,9 @@ def _print_idles(idles: dict[str, list[Idle]]) -> None:
         print(f"{whole.side:34}{whole.at(0.5):8.1f}{whole.at(0.9):8.1f}{whole.at(0.99):8.1f}")
 
 
-def _write(loads: dict[str, list[Load]], idles: dict[str, list[Idle]]) -> None:
+def _write(
+    loads: dict[str, list[Load]], idles: dict[str, list[Idle]], budget: dict[str, float]
+) -> None:
     RESULTS.mkdir(exist_ok=True)
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
@@ -182,6 +217,7 @@ def _write(loads: dict[str, list[Load]], idles: dict[str, list[Idle]]) -> None:
             for name, found in loads.items()
             if found
         },
+        "budget_us": {step: round(cost, 1) for step, cost in budget.items()},
         "idle_ms": {
             name: [
                 {
