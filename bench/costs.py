@@ -19,13 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from bench import steps
-from bench.scale import BATCH
+from bench.scale import _published
 from bench.sinks import LoadSink
 from bench.workload import SENDER, message
 from mailgate.config.relays import Relay
 from mailgate.journal.arrivals import Arrivals
-from mailgate.journal.database import Database
-from mailgate.journal.outbox import Outbox
 from mailgate.journal.queue import Queue
 from mailgate.journal.settling import Settling
 from mailgate.model.message import Envelope
@@ -133,22 +131,6 @@ class _Watch:
             yield
         finally:
             Arrivals.store = original  # type: ignore[method-assign]
-
-
-def _published(url: str) -> float:
-    """Processor time of reading every event that the walk left, as the publisher does."""
-    database = Database(url)
-    begun = time.process_time()
-    try:
-        outbox = Outbox(database, 1)
-        reached = database.run_now(lambda c: outbox.hold(c, 8000)) or 0
-        while told := database.read_now(lambda c, reached=reached: outbox.next(c, reached, BATCH)):  # type: ignore[misc]
-            last = told[-1].id
-            database.run_now(lambda c, a=reached, b=last: outbox.advance(c, a, b, 8000))  # type: ignore[misc]
-            reached = last
-        return time.process_time() - begun
-    finally:
-        database.close()
 
 
 class _Silent:
