@@ -40,13 +40,22 @@ def _plain(messages: int) -> float:
     return time.process_time() - begun
 
 
-def test_the_whole_way_of_a_message_costs_a_sixth_of_inlining_it_at_most(tmp_path: Path) -> None:
-    """Intake, journal, render and settle together; a ninth when this was written."""
+#: What each step may cost of inlining the mail: some three fifths more than when written.
+MOST = {"intake": 0.032, "turn": 0.045, "render": 0.047, "outcome": 0.007}
+
+
+def test_no_step_of_a_message_costs_more_than_its_share_of_inlining_it(tmp_path: Path) -> None:
+    """Intake and journal, take and settle, render, judgement; together a thirteenth when
+    this was written, and a ninth at most."""
     _walk(tmp_path / "warm.db", 60, 60, 30)
     _plain(3)
-    ours = sum(_walk(tmp_path / "journal.db", 600, 300, 50).values()) / 600
+    # The better of several: what disturbs one seldom disturbs the other.
+    walks = [_walk(tmp_path / f"journal{n}.db", 600, 300, 50) for n in range(3)]
     plain = _plain(60) / 60
-    assert plain / ours > 6, f"{ours * 1e6:.0f} µs against {plain * 1e6:.0f}"
+    ours = {step: min(walk[step] for walk in walks) / 600 / plain for step in MOST}
+    dear = {step: round(share, 4) for step, share in ours.items() if share > MOST[step]}
+    assert not dear, f"dearer than {MOST}, of {plain * 1e6:.0f} µs"
+    assert sum(ours.values()) < 1 / 9
 
 
 def test_a_batch_of_eighty_takes_no_more_statements_than_one_of_twenty(tmp_path: Path) -> None:
