@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
@@ -48,6 +49,8 @@ class Seen:
     figures: dict[str, Any] = field(default_factory=dict)
     wrong: str = ""
     skipped: str = ""
+    #: The day and minute it was seen, in UTC.
+    when: str = ""
 
     @property
     def line(self) -> str:
@@ -158,7 +161,8 @@ def fault(name: str, what: str, must: str) -> Callable[[Callable[[Run], None]], 
 def attempt(ground: Ground, one: Fault, seed: int, size: float) -> Seen:
     """Run one fault; whatever goes wrong is in what is given back."""
     run = Run(ground, one.name, seed, size)
-    seen = Seen(one.name, one.what, one.must, seed, size)
+    when = f"{datetime.now(UTC):%Y-%m-%d %H:%M}"
+    seen = Seen(one.name, one.what, one.must, seed, size, when=when)
     begun = time.monotonic()
     try:
         one.run(run)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bench.faults.fault import Seen
 
+_STAMP = "%Y-%m-%dT%H%M%SZ"
 RESULTS = Path(__file__).parents[1] / "results"
 
 _HEAD = """\
@@ -29,9 +30,9 @@ more copies than one and one for each attempt that is on record as uncertain; no
 stands in one book that the others do not explain. The size is a share of the full one. One
 again: `./dev faults --only NAME --seed SEED --size SIZE`.
 
-| Fault | What is done | Must | Size | Seed | Mails | Lost | Uncertain | Copies \
+| Fault | What is done | Must | Seen (UTC) | Size | Seed | Mails | Lost | Uncertain | Copies \
 | First mail after (s) | Longest silence (s) | All done after (s) | Took (s) | |
-|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
 """
 _IN_COLUMNS = (
     "mails",
@@ -57,7 +58,7 @@ def markdown(lot: Sequence[Seen], when: datetime) -> str:
     for seen in lot:
         columns = [str(seen.figures.get(name, "")) for name in _IN_COLUMNS]
         state = "not here" if seen.skipped else "**WRONG**" if seen.wrong else "ok"
-        run = [f"{seen.size:g}", str(seen.seed)]
+        run = [seen.when, f"{seen.size:g}", str(seen.seed)]
         cells = [f"`{seen.name}`", seen.what, seen.must, *run, *columns]
         cells += [f"{seen.seconds:g}", state]
         text += "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
@@ -79,8 +80,9 @@ def gathered(paths: Sequence[Path], order: Sequence[str]) -> list[Seen]:
     """
     newest: dict[str, Seen] = {}
     for path in paths:
+        written = datetime.strptime(path.stem, f"faults-{_STAMP}").replace(tzinfo=UTC)
         for said in json.loads(path.read_text())["faults"]:
-            newest[said["name"]] = Seen(**said)
+            newest[said["name"]] = Seen(**{"when": f"{written:%Y-%m-%d %H:%M}"} | said)
     return [newest[name] for name in order if name in newest]
 
 
@@ -88,7 +90,7 @@ def write(lot: Sequence[Seen], directory: Path = RESULTS) -> Path:
     """Write both forms; gives the path of the Markdown."""
     when = datetime.now(UTC)
     directory.mkdir(exist_ok=True)
-    path = directory / f"faults-{when:%Y-%m-%dT%H%M%SZ}.md"
+    path = directory / f"faults-{when:{_STAMP}}.md"
     path.write_text(markdown(lot, when))
     document = {"command": sys.argv[1:], "faults": [asdict(seen) for seen in lot]}
     path.with_suffix(".json").write_text(json.dumps(document, indent=1, default=str) + "\n")
