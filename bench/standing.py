@@ -99,7 +99,8 @@ def processes(
                 where = directory / f"p{name[0]}{turn}{number}"
                 row = _poured(made, where, messages * 2, *many)
                 found[name][kind].append(row)
-                print(f"{name}, {kind}: {row['rate']:.0f}/s", file=sys.stderr, flush=True)
+                told = f"{row['rate']:.0f}/s, {row['cpu']:.0f} µs CPU, {row['cores']:.2f} cores"
+                print(f"{name}, {kind}: {told}", file=sys.stderr, flush=True)
     return found
 
 
