@@ -1,7 +1,8 @@
 """``python -m bench.far PORT SECONDS``: a relay whose every answer comes so much later.
 
-Owns an SMTP server that pipelines, counts what it took, and prints the count as
-``smtp-sink -c`` does. It delays as a distance does: each answer by itself, and
+Owns an SMTP server that pipelines, counts what it took and how much of it had the next
+message's commands behind it (``rides``), and prints the counts as ``smtp-sink -c`` does,
+each with the moment (monotonic). It delays as a distance does: each answer by itself, and
 whatever was asked meanwhile is not held up by it. ``--book FILE`` has it note
 each order of the workload, and the moment (monotonic) at which it took it; ``--for DOMAIN
 ANSWER`` is what it says of recipients there, nothing more on that connection when empty.
@@ -22,6 +23,7 @@ _ORDER = re.compile(rb"^Subject: .*?HS-(\S+)\r?$", re.MULTILINE)
 
 class Far(asyncio.Protocol):
     taken = 0
+    rides = 0
     delay = 0.0
     book: list[str] | None = None
     #: A destination with an answer of its own.
@@ -52,6 +54,7 @@ class Far(asyncio.Protocol):
             if self._body:
                 self._body = False
                 Far.taken += 1
+                Far.rides += rest != b""
                 if Far.book is not None and (found := _ORDER.search(head)):
                     Far.book.append(f"{found[1].decode()} {time.monotonic():.6f}\n")
                 said += b"250 2.0.0 taken\r\n"
@@ -97,7 +100,7 @@ async def main(given: argparse.Namespace) -> None:
             Far.book.clear()
         if told != Far.taken:
             told = Far.taken
-            print(f"mesg={told}", flush=True)
+            print(f"mesg={told} rides={Far.rides} at={time.monotonic():.3f}", flush=True)
         await asyncio.sleep(0.01)
 
 

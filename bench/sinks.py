@@ -16,6 +16,7 @@ from tests.servers.process import Daemon, accepts, find_program, free_port, unpr
 
 _SUBJECT = re.compile(rb"^Subject: .*?-(\d+)\r?$", re.MULTILINE)
 _COUNT = re.compile(rb"mesg=(\d+)")
+_STORY = re.compile(r"mesg=(\d+) rides=(\d+) at=([\d.]+)\n")
 
 
 class LoadSink:
@@ -69,6 +70,12 @@ class FarSink(LoadSink):
             str(self.port),
             str(self._delay),
         ]
+
+    def story(self) -> list[tuple[int, int, float]]:
+        """Every count it gave: what it took, how much of that with the next message's
+        commands behind, and when (monotonic)."""
+        found = _STORY.findall(self._log.read_text())
+        return [(int(taken), int(rides), float(at)) for taken, rides, at in found]
 
 
 class BookSink(FarSink):
