@@ -66,9 +66,10 @@ class Meter:
             line = statistics.linear_regression([s[0] for s in kept], [s[1] for s in kept])
             rss = statistics.median(s[1] for s in kept)
             third = len(kept) // 3
-            early = statistics.median(s[2] for s in kept[:third])
-            late = statistics.median(s[2] for s in kept[-third:])
-            found.append((int(rss), 100 * line.slope * 3600 / rss, int(late - early)))
+            # Connections to the relay come and go with the load; what leaks never goes.
+            early = min(s[2] for s in kept[:third])
+            late = min(s[2] for s in kept[-third:])
+            found.append((int(rss), 100 * line.slope * 3600 / rss, late - early))
         return found
 
 
