@@ -12,12 +12,16 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
-from mailgate.cli.setting import complain, fail
+import typer
+
+from mailgate.cli.setting import clean, complain
 
 #: How long a part may take to be ready, and how long to end (seconds).
 READY = 30.0
@@ -38,6 +42,7 @@ class Part:
         self._environ = dict(environ)
         self._wait = _AGAIN[0]
         self._again_at = 0.0
+        self._said_before = 0
         self.process: subprocess.Popen[bytes]
         self._line: socket.socket | None = None
 
@@ -50,6 +55,7 @@ class Part:
             self._line.bind(f"{directory}/notify")
             environ["NOTIFY_SOCKET"] = f"{directory}/notify"
         with open(self.log, "ab") as log:
+            self._said_before = log.tell()
             self.process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.DEVNULL,
@@ -74,16 +80,22 @@ class Part:
                 except TimeoutError:
                     pass
                 if self.process.poll() is not None:
-                    fail(f"{self.name} ended with {self.process.returncode}:\n{self.tail()}")
+                    self.give_up(f"ended with {self.process.returncode}")
         finally:
             path = Path(self._line.getsockname())
             self._line.close()
             shutil.rmtree(path.parent, ignore_errors=True)
-        fail(f"{self.name} was not ready in {READY:.0f} s:\n{self.tail()}")
+        self.give_up(f"was not ready in {READY:.0f} s")
 
-    def tail(self) -> str:
-        lines = self.log.read_text(errors="replace").splitlines()[-15:]
-        return "\n".join(f"  {line}" for line in lines)
+    def give_up(self, why: str) -> NoReturn:
+        """End the program with the last that the part has said since it was started."""
+        with open(self.log, "rb") as log:
+            log.seek(self._said_before)
+            said = log.read().decode(errors="replace").splitlines()[-15:]
+        complain(f"{self.name} {why}" + (":" if said else ""))
+        for line in said:
+            print(f"  {clean(line)}", file=sys.stderr)
+        raise typer.Exit(1)
 
     def watch(self) -> None:
         """Start it again when it has ended, after a wait that grows."""

@@ -169,10 +169,10 @@ def _await_broker(part: Part, state: Path) -> None:
         if _answers(path):
             return
         if part.process.poll() is not None:
-            fail(f"the embedded broker ended with {part.process.returncode}:\n{part.tail()}")
+            part.give_up(f"ended with {part.process.returncode}")
         time.sleep(0.02)
     part.stop()
-    fail(f"the embedded broker was not ready in {READY:.0f} s:\n{part.tail()}")
+    part.give_up(f"was not ready in {READY:.0f} s")
 
 
 def _server_program() -> str:
@@ -268,12 +268,12 @@ def _await_worker(parts: list[Part], stopping: list[int]) -> None:
             if database.read_now(lambda c: leases.living(c, "worker", begun)):
                 return
             if worker.process.poll() is not None:
-                fail(f"worker ended with {worker.process.returncode}:\n{worker.tail()}")
+                worker.give_up(f"ended with {worker.process.returncode}")
             time.sleep(0.05)
     finally:
         database.close()
     if not stopping:
-        fail(f"worker was not ready in {READY:.0f} s:\n{worker.tail()}")
+        worker.give_up(f"was not ready in {READY:.0f} s")
 
 
 def _tell(seconds: float, inbox: bool, flower: bool) -> None:
