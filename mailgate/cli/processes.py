@@ -66,7 +66,10 @@ def intake() -> None:
     config = setting.config()
     database = setting.database(hot=True)
     roots = (*config.templates.path, built_in_root())
-    shelf = Shelf(roots, default_locale=config.default_locale)
+    try:
+        shelf = Shelf(roots, default_locale=config.default_locale)
+    except FileNotFoundError as error:
+        fail(str(error), 2)
     ids = Ids(random.random)
     url = config.intake.url or config.broker.url or ""
     tracing = _tracing(config)

@@ -31,13 +31,19 @@ def show(
 def check() -> None:
     """Report every error at once, and warn about what is dangerous; exit 2 on errors."""
     from mailgate.config.load import secret_faults, warnings
+    from mailgate.render.catalogue import folders
     from mailgate.render.dkim_keys import read_keys
 
     said = setting.said()
     keys = read_keys(said.dkim)
-    found = [*secret_faults(said, os.environ), *keys.faults]
+    found = [str(fault) for fault in (*secret_faults(said, os.environ), *keys.faults)]
+    for root in said.templates.path:
+        try:
+            folders(root)
+        except FileNotFoundError as error:
+            found.append(f"templates.path: {error}")
     for fault in found:
-        complain(str(fault))
+        complain(fault)
     for warning in (*warnings(said), *keys.warnings):
         complain(f"warning: {warning}")
     if found:

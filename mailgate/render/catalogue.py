@@ -27,7 +27,7 @@ from mailgate.model.address import Address
 from mailgate.render.errors import Fault, RenderError, TemplateFault
 from mailgate.render.sandbox import produce
 from mailgate.render.schema import read_json, read_schema
-from mailgate.render.sources import Reader, Root, Source, read, shared_files
+from mailgate.render.sources import Reader, Root, Source, read, readable, shared_files
 from mailgate.render.template import RESERVED, Broken, Manifest, Template, Variant
 from mailgate.render.theme import read_theme
 
@@ -46,6 +46,17 @@ def built_in_root() -> Path:
     package = Path(mailgate.__file__).parent
     checkout = package.parent / "templates" / "email"
     return checkout if checkout.is_dir() else package / "_data" / "templates"
+
+
+def folders(root: Path) -> list[Path]:
+    """What may be templates; ``FileNotFoundError`` says why there is nothing to be read."""
+    try:
+        if root.is_dir():
+            return [path for path in sorted(root.iterdir()) if path.is_dir()]
+    except PermissionError as error:
+        told = f"the template root {root} cannot be read: {error.strerror}"
+        raise FileNotFoundError(told) from None
+    raise FileNotFoundError(f"the template root {root} is no directory")
 
 
 class Catalogue:
@@ -71,15 +82,14 @@ class Catalogue:
         its shared folders, or parts of them: the built-in ones stand in. A theme
         in an earlier root also dresses the templates of the built-in root.
         ``only`` reads the templates of these names. Raises ``FileNotFoundError`` for a
-        root that does not exist.
+        root that is not there to be read.
         """
         entries: dict[str, Template | Broken | Unread] = {}
         built_in = shared_files(built_in_root())
         base = read_theme("_theme/default.json", built_in["_theme/default.json"])
         themes: dict[str, str] = {}
         for root in roots:
-            if not root.is_dir():
-                raise FileNotFoundError(f"the template root {root} is no directory")
+            inside = folders(root)
             try:
                 own = shared_files(root)
                 dress = themes if root.samefile(built_in_root()) else {}
@@ -89,9 +99,9 @@ class Catalogue:
                         themes.setdefault(file, own[file])
             except TemplateFault as error:
                 shared, fault = Root({}), str(error)
-            for folder in sorted(root.iterdir()):
+            for folder in inside:
                 name = folder.name
-                if name.startswith((".", "_")) or not folder.is_dir() or name in entries:
+                if name.startswith((".", "_")) or name in entries:
                     continue
                 if only is not None and name not in only:
                     continue
@@ -177,8 +187,9 @@ def _read(folder: Path, root: Root, default_locale: str) -> Unread:
         raise TemplateFault(f"{name!r} is no template name: a-z, 0-9, '_' and '-', at most 64")
     if folder.is_symlink():
         raise TemplateFault("symbolic links are refused")
-    own = {p.name: read(p) for p in sorted(folder.iterdir()) if not _is_beside(p)}
-    fixtures = {p.name: read(p) for p in sorted((folder / "fixtures").glob("*.json"))}
+    with readable(name):
+        own = {p.name: read(p) for p in sorted(folder.iterdir()) if not _is_beside(p)}
+        fixtures = {p.name: read(p) for p in sorted((folder / "fixtures").glob("*.json"))}
     return Unread(name, root, own, fixtures, default_locale)
 
 

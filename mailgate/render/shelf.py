@@ -24,13 +24,13 @@ _log = logging.getLogger(__name__)
 #: More files are no template root; whoever names ``/`` by mistake is spared the walk.
 _MOST = 20_000
 
-#: What is known of each file: inode, time in ns, bytes.
-Seen = Mapping[str, tuple[int, int, int]]
+#: What is known of each file: inode, times of contents and of rights in ns, bytes.
+Seen = Mapping[str, tuple[int, ...]]
 
 
 def look(roots: Sequence[Path]) -> Seen:
     """Every file below ``roots`` but hidden ones and editors' copies."""
-    seen: dict[str, tuple[int, int, int]] = {}
+    seen: dict[str, tuple[int, ...]] = {}
     pending = [str(root) for root in roots]
     while pending and len(seen) < _MOST:
         try:
@@ -42,7 +42,8 @@ def look(roots: Sequence[Path]) -> Seen:
                         pending.append(entry.path)
                         continue
                     found = entry.stat(follow_symlinks=False)
-                    seen[entry.path] = (found.st_ino, found.st_mtime_ns, found.st_size)
+                    times = found.st_mtime_ns, found.st_ctime_ns
+                    seen[entry.path] = (found.st_ino, *times, found.st_size)
         except OSError:
             continue  # gone between two calls: the next look says what is there
     return seen
@@ -64,7 +65,7 @@ class Shelf:
     """
 
     def __init__(self, roots: Sequence[Path], *, default_locale: str = "en") -> None:
-        """Reads the roots. Raises ``FileNotFoundError`` for one that does not exist."""
+        """Reads the roots. Raises ``FileNotFoundError`` for one that is not there to be read."""
         self._roots = tuple(roots)
         self._default_locale = default_locale
         self._read = self._last = look(self._roots)

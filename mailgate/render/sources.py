@@ -24,6 +24,17 @@ _SHARED = ("_theme", "_layouts", "_components", "_css")
 _MAX_FILE = 256 * 1024
 
 
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """What may not be read is put aside like any other fault of a template."""
+    try:
+        yield
+    except PermissionError as error:
+        at = Path(error.filename).name if error.filename else name
+        told = at if at == name else f"{name}/{at}"
+        raise TemplateFault(f"{told}: {error.strerror}") from None
+
+
 def read(path: Path) -> str:
     if path.is_symlink() or not path.is_file():
         raise TemplateFault(f"{path.name}: not a plain file (symbolic links are refused)")
@@ -48,9 +59,10 @@ def shared_files(root: Path) -> dict[str, str]:
         base = root / folder
         if base.is_symlink():
             raise TemplateFault(f"{folder}: symbolic links are refused")
-        for path in sorted(base.iterdir()) if base.is_dir() else ():
-            if not path.name.startswith("."):
-                files[f"{folder}/{path.name}"] = read(path)
+        with readable(folder):
+            for path in sorted(base.iterdir()) if base.is_dir() else ():
+                if not path.name.startswith("."):
+                    files[f"{folder}/{path.name}"] = read(path)
     return files
 
 

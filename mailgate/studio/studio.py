@@ -39,7 +39,7 @@ async def serve(
     """Serve the studio until ``stop`` is set; ``on_ready(url)`` is called once it listens.
 
     ``port`` 0 takes any free one. Raises ``OSError`` when the port is taken, and
-    ``FileNotFoundError`` for a root that does not exist.
+    ``FileNotFoundError`` for a root that is not there to be read.
     """
     listener = bind(host, port)
     try:

@@ -74,7 +74,7 @@ class Workshop:
         domain: str,
         signer: Signer | None = None,
     ) -> None:
-        """Reads the roots. Raises ``FileNotFoundError`` for one that does not exist."""
+        """Reads the roots. Raises ``FileNotFoundError`` for one that is not there to be read."""
         self._signer = signer
         self.roots = tuple(roots)
         self._default_locale = default_locale

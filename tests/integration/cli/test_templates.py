@@ -59,3 +59,14 @@ def test_faults_end_with_1_and_name_file_and_line(root: Path, shell: Shell) -> N
 
 def test_a_name_that_is_not_there_is_wrong_usage(root: Path, shell: Shell) -> None:
     assert shell("templates", "check", "nothing").code == 2
+
+
+def test_a_root_that_is_not_there_is_one_line_before_anything_starts(
+    shell: Shell, tmp_path: Path
+) -> None:
+    shell.environment["MAILGATE_TEMPLATES__PATH"] = json.dumps([str(tmp_path / "nowhere")])
+    for command in (["intake"], ["config", "check"], ["templates", "list"]):
+        said = shell(*command)
+        assert said.code == 2, command
+        assert f"the template root {tmp_path}/nowhere is no directory" in said.err
+        assert "Traceback" not in said.err

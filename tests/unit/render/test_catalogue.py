@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,6 +116,42 @@ def test_a_source_that_is_not_utf8_is_refused(make_root: Any) -> None:
 def test_a_missing_root_is_an_error_and_not_an_empty_catalogue(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Catalogue.load([tmp_path / "nowhere"])
+
+
+def closed(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Root may read everything, so that a mode would not do."""
+    listing = Path.iterdir
+
+    def iterdir(path: Path) -> Any:
+        if path == folder:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return listing(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+
+
+def test_a_root_that_may_not_be_read_is_an_error(make_root: Any, monkeypatch: Any) -> None:
+    root = make_root()
+    closed(monkeypatch, root)
+    with pytest.raises(FileNotFoundError, match="cannot be read: Permission denied"):
+        Catalogue.load([root])
+
+
+def test_a_folder_that_may_not_be_read_is_put_aside_alone(make_root: Any, monkeypatch: Any) -> None:
+    root = make_root(name="other")
+    make_root()
+    closed(monkeypatch, root / "t")
+    catalogue = Catalogue.load([root])
+    assert error(catalogue) == "t: Permission denied"
+    good(catalogue, "other")
+
+
+def test_a_shared_folder_that_may_not_be_read_breaks_its_root(
+    make_root: Any, monkeypatch: Any
+) -> None:
+    root = make_root(files={"_css/a.css": "p{}"})
+    closed(monkeypatch, root / "_css")
+    assert error(Catalogue.load([root])) == "_css: Permission denied"
 
 
 @pytest.mark.parametrize(

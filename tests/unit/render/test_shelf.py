@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from mailgate.render import Broken, Template
-from mailgate.render.shelf import Shelf, touched
+from mailgate.render.shelf import Shelf, look, touched
 
 MakeRoot = Callable[..., Path]
 
@@ -116,3 +117,11 @@ def test_the_first_root_wins_after_a_change_too(make_root: MakeRoot, tmp_path: P
     found: Any = shelf.catalogue.get("t")
     assert renewed(shelf) == {"t"}
     assert shelf.catalogue.get("t").hash != found.hash  # type: ignore[union-attr]
+
+
+def test_rights_that_were_given_are_seen(make_root: MakeRoot) -> None:
+    root = make_root()
+    before = look([root])
+    time.sleep(0.02)
+    (root / "t/en.html").chmod(0o640)
+    assert look([root]) != before
