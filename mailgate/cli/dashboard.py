@@ -147,6 +147,8 @@ def noted(found: Found) -> list[str]:
     out += [f"{key} needs a restart of {', '.join(who)}" for key, who in keys.items()]
     if len({one["config"] for one in found["processes"]}) > 1:
         out.append("processes run different configurations: see below")
+    if held := found["states"].get("held"):
+        out.append(f"{held:,} held: mailgate failures list --state held")
     if found["parked"]:
         out.append(f"{found['parked']:,} parked: mailgate parked list")
     return out

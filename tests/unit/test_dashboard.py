@@ -80,6 +80,7 @@ def test_what_may_be_meant_follows():
     said = noted(
         found(
             parked=1200,
+            states={"sent": 3, "held": 7},
             pauses=[pause],
             processes=[one | {"restart": ["worker.lease"]}, other | {"config": "ffffffff"}],
         )
@@ -88,6 +89,7 @@ def test_what_may_be_meant_follows():
         "paused lane bulk: ann, full (2 min)",
         "worker.lease needs a restart of worker 1",
         "processes run different configurations: see below",
+        "7 held: mailgate failures list --state held",
         "1,200 parked: mailgate parked list",
     ]
 
