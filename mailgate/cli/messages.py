@@ -106,7 +106,12 @@ def count_messages(
 
 @app.command()
 def show(
-    message: Annotated[str, typer.Argument(help="A message's id.")],
+    message: Annotated[str | None, typer.Argument(help="A message's id.")] = None,
+    key: Annotated[
+        str | None,
+        typer.Option("--key", help="A producer's idempotency key or id, in place of our id."),
+    ] = None,
+    producer: OwnerOption = None,
     as_json: JsonOption = False,
     personal: PersonalOption = False,
 ) -> None:
@@ -115,11 +120,15 @@ def show(
 
     from mailgate.journal.search import story
 
+    if message is not None and key is not None:
+        fail("name a message by its id, or by --key", 2)
+    if message is None:
+        [message] = named(None, [key] if key is not None else None, producer)
     found = number(message)
     database = setting.database()
     told = guarded(lambda: database.read_now(lambda c: story(c, found)))
     if told is None:
-        fail(f"there is no message {message}; by its key: mailgate messages list --key …")
+        fail(f"there is no message {message}; by its producer's key: --key")
     document = document_of(told, personal)
     published(document, told)
     waits = guarded(lambda: asyncio.run(_waits(told)))

@@ -66,3 +66,13 @@ def test_a_message_is_cancelled_by_its_producers_key(shell: Shell, journal: Rig)
     said = shell("messages", "cancel", "--key", "k3")
     assert (said.code, "no message has the key k3" in said.err) == (1, True)
     assert shell("messages", "cancel").code == 2
+
+
+def test_a_story_is_found_by_its_producers_key(shell: Shell, journal: Rig) -> None:
+    journal.store(arrival("k1"))
+    said = shell("messages", "show", "--key", "k1", "--producer", "shop")
+    assert said.code == 0
+    assert "identity key:k1" in said.out
+    assert shell("messages", "show", "--key", "k2").code == 1
+    assert shell("messages", "show").code == 2
+    assert shell("messages", "show", "0F9M3Z7Q2K4XC", "--key", "k1").code == 2
