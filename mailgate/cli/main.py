@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -79,6 +81,9 @@ _YOUNG = 20_000
 def main() -> None:
     """The program's entry point."""
     gc.set_threshold(_YOUNG, 20, 20)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What a terminal of another encoding has no character for is shown escaped.
+        sys.stdout.reconfigure(errors="backslashreplace")
     tracing.withhold()
     app()
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,3 +73,15 @@ def test_a_root_that_is_not_there_is_one_line_before_anything_starts(
         assert said.code == 2, command
         assert f"the template root {tmp_path}/nowhere is no directory" in said.err
         assert "Traceback" not in said.err
+
+
+def test_a_terminal_without_the_character_shows_it_escaped() -> None:
+    command = [sys.executable, "-m", "mailgate.cli.main", "templates", "render", "invoice"]
+    said = subprocess.run(
+        [*command, "--part", "text", "--locale", "zh-CN"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        timeout=60,
+    )
+    assert (said.returncode, said.stderr) == (0, b"")
+    assert b"\\u" in said.stdout
