@@ -63,8 +63,8 @@ def wake_late(run: Run, *, amid: bool, **more: Any) -> None:
     scene.intake()
     scene.worker(1)
     scene.wait_for_workers(1)
-    # Whose claimant has died is claimed alone: with more, others would wait for it.
-    many = 1 if amid else 10
+    # Of several, one could have its dot out and no reply yet, and that one is uncertain.
+    many = 1
     documents = mails(many)
     scene.publish(documents)
     until(lambda: bool(scene.fired()), 20, scene.logs)
