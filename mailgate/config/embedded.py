@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from pathlib import Path
+from urllib.parse import quote
 
 from mailgate.config.relays import Relay
 from mailgate.config.shape import Broker, Config, Journal
@@ -22,9 +23,13 @@ _SOCKET_PATH = 100
 
 
 def socket_path(state_dir: Path) -> Path:
-    """Where the embedded broker listens; in the temporary directory when the path is too long."""
+    """Where the embedded broker listens.
+
+    In the temporary directory when the path is too long, or no URL and no shell would take
+    it as it is.
+    """
     path = state_dir.absolute() / "valkey.sock"
-    if len(str(path).encode()) <= _SOCKET_PATH:
+    if len(str(path).encode()) <= _SOCKET_PATH and quote(str(path)) == str(path):
         return path
     digest = hashlib.blake2b(str(path).encode(), digest_size=8).hexdigest()
     return Path(tempfile.gettempdir()) / f"mailgate-{digest}" / "valkey.sock"
