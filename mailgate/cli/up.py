@@ -45,9 +45,12 @@ def up(
     said = setting.said()
     state = said.state_dir.absolute()
     logs = state / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    state.chmod(0o700)
-    alone = _only_one(state)
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+        state.chmod(0o700)
+        alone = _only_one(state)
+    except OSError as error:
+        fail(f"state_dir {state} cannot be written: {error.strerror}", 2)
     captured = shows_captured(said)
     inbox = embeds_inbox(said) or captured
     if inbox:
@@ -96,6 +99,7 @@ def up(
             time.sleep(0.2)
             for part in parts:
                 part.watch()
+        print("stopping: what is being sent is finished first", flush=True)
     finally:
         # The way in first, the broker last; the worker drains in between.
         order = ["flower", "beat", "intake", "worker", "inbox", "broker"]
