@@ -43,7 +43,7 @@ from mailgate.worker.settings import (
     celery_settings,
     time_limits,
 )
-from mailgate.worker.waits import leave_soon, wake_up, watch_children
+from mailgate.worker.waits import leave_soon, leave_unheard, wake_up, watch_children
 
 if TYPE_CHECKING:
     from mailgate.operations.reloading import Source
@@ -268,6 +268,7 @@ def _mend(**_: Any) -> None:
 @signals.worker_process_init.connect(weak=False)
 def _process_begins(**_: Any) -> None:
     """A child of a prefork pool, or a worker with the solo pool; has 4 seconds."""
+    leave_unheard()
     _process.bridge()
 
 

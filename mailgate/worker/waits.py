@@ -10,10 +10,14 @@ import os
 import threading
 from typing import Any
 
+from billiard import pool as prefork
 from kombu.asynchronous import get_event_loop
 
 #: Seconds in which a child's last word reaches its parent.
 _LAST_WORD = 0.1
+
+#: Looks, a tenth of a second apart, whether a parent has read all that a child said.
+_HEARD = 10
 
 #: Seconds between two looks for dead children.
 _WATCH = 0.5
@@ -43,6 +47,16 @@ def wake_up() -> None:
 
 def _nothing() -> None:
     pass
+
+
+def leave_unheard() -> None:
+    """A child that ends waits a second for its parent to have read all its results, not thirty.
+
+    A parent that was told to stop while the last of them was on its way may never read it,
+    and then waits itself for the child (``billiard.pool.Worker``). All that is lost is what
+    Flower would show of one task.
+    """
+    prefork.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = _HEARD
 
 
 def leave_soon(exitcode: int) -> None:
