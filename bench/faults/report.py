@@ -92,6 +92,8 @@ def write(lot: Sequence[Seen], directory: Path = RESULTS) -> Path:
     directory.mkdir(exist_ok=True)
     path = directory / f"faults-{when:{_STAMP}}.md"
     path.write_text(markdown(lot, when))
-    document = {"command": sys.argv[1:], "faults": [asdict(seen) for seen in lot]}
+    # Where a file lay on this machine is nobody's business.
+    command = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
+    document = {"command": command, "faults": [asdict(seen) for seen in lot]}
     path.with_suffix(".json").write_text(json.dumps(document, indent=1, default=str) + "\n")
     return path
