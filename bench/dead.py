@@ -23,13 +23,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench import machine
+from bench.keeping import keep
 from bench.runs import PATIENCE, WARM
 from bench.sides import Mailgate, Make, makers
 from bench.sinks import FarSink
 from bench.workload import SENDER, bodies, message
 from tests.servers.process import free_port
 
-RESULTS = Path(__file__).parent / "results"
 #: The share of all mail that is for the dead one.
 SHARE = 0.05
 NOWHERE = "dead.example"
@@ -125,10 +125,7 @@ def main(options: Sequence[str]) -> int:
     kinds = [kind for kind in KINDS if kind in given.kinds.split(",")]
     found = measured(given.side, kinds, given.messages, given.turns, keep=given.keep)
     tell(found)
-    now = time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime())
-    path = RESULTS / f"dead-{now}.json"
-    path.write_text(json.dumps({"at": now, "dead": document(found)}, indent=1) + "\n")
-    print(f"written: {path}", file=sys.stderr)
+    keep("dead", {"dead": document(found)})
     return 0
 
 

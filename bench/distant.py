@@ -8,23 +8,21 @@ in ``bench/results``.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench import runs
+from bench.keeping import keep
 from bench.runs import Load
 from bench.sides import Embedded, Make, makers
 from bench.sinks import FarSink
 
-RESULTS = Path(__file__).parent / "results"
 PROCESSES = 2
 #: Places for messages, a connection: one on it, one behind it, and the next ones at hand.
 PLACES = 6
@@ -85,10 +83,7 @@ def main(options: Sequence[str]) -> int:
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     _print(found)
-    now = time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime())
-    path = RESULTS / f"distant-{now}.json"
-    path.write_text(json.dumps({"at": now, "runs": found}, indent=1) + "\n")
-    print(f"written: {path}", file=sys.stderr)
+    keep("distant", {"runs": found})
     return 0
 
 

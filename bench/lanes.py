@@ -19,12 +19,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench import machine
+from bench.keeping import keep
 from bench.runs import PATIENCE, WARM
 from bench.sides import INBOX, Mailgate, Make, makers
 from bench.sinks import BookSink
 from bench.workload import SENDER, bodies, message
 
-RESULTS = Path(__file__).parent / "results"
 SHARE = 0.7
 #: Urgent mails a second beside the bulk.
 URGENT = 40.0
@@ -80,10 +80,7 @@ def main(options: Sequence[str]) -> int:
     names = [n for n in ("embedded", "servers") if n in given.sides.split(",")]
     found = measured(names, given.seconds, given.turns, keep=given.keep)
     tell(found)
-    now = time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime())
-    path = RESULTS / f"lanes-{now}.json"
-    path.write_text(json.dumps({"at": now, "lanes": document(found)}, indent=1) + "\n")
-    print(f"written: {path}", file=sys.stderr)
+    keep("lanes", {"lanes": document(found)})
     return 0
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import json
 import shutil
 import statistics
 import sys
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import filling, machine, standing, steps
+from bench.keeping import keep
 from bench.sides import makers
 from mailgate.config.shape import Config
 from mailgate.dispatch.take import Taker
@@ -35,7 +35,6 @@ from mailgate.journal.queue import Queue
 from mailgate.metrics.tally import Tally
 from tests.servers import Postgres
 
-RESULTS = Path(__file__).parent / "results"
 PARTS = ("rows", "waiting", "processes")
 SIZES = (1_000, 100_000, 2_000_000)
 #: A past of so many messages is made anew for each round; a larger one is used again.
@@ -84,10 +83,7 @@ def main(options: Sequence[str]) -> int:
                     standing.tell_processes(counts)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    now = time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime())
-    path = RESULTS / f"scale-{now}.json"
-    path.write_text(json.dumps({"at": now, **document}, indent=1) + "\n")
-    print(f"written: {path}", file=sys.stderr)
+    keep("scale", document)
     return 0 if flat else 1
 
 

@@ -25,10 +25,10 @@ from pathlib import Path
 
 import redis
 
+from bench.keeping import keep
 from bench.sides import ROOT
 from bench.workload import bodies
 
-RESULTS = Path(__file__).parent / "results"
 MAILGATE = [sys.executable, "-m", "mailgate.cli.main"]
 #: Longest time for a start (seconds).
 PATIENCE = 60.0
@@ -51,12 +51,9 @@ def main(options: Sequence[str]) -> int:
     sent = statistics.median(up[1] for up in ups)
     print(f"mailgate --help: {ratio:.2f} times the processor time of importing typer")
     print(f"mailgate up: first message accepted after {accepted:.2f} s, sent after {sent:.2f} s")
-    now = time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime())
-    path = RESULTS / f"start-{now}.json"
     found = {"help_times_typer": round(ratio, 3), "up_accepted_s": round(accepted, 3)}
     found["up_sent_s"] = round(sent, 3)
-    path.write_text(json.dumps({"at": now, "start": found}, indent=1) + "\n")
-    print(f"written: {path}", file=sys.stderr)
+    keep("start", {"start": found})
     return 0
 
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.keeping import RESULTS, keep
 from bench.picture import drawn
 
-RESULTS = Path(__file__).parent / "results"
 PARTS = ("throughput", "lanes", "dead", "distant", "scale", "memory", "start")
 _WRITTEN = re.compile(r"^written: (.*\.json)$", re.MULTILINE)
 
@@ -160,15 +160,12 @@ def main(options: Sequence[str]) -> int:
     rows = seen(found)
     tell(rows)
     document = {
-        "at": now,
         "size": given.size,
         "wanted": [{"what": w.what, "bound": w.bound, "seen": value} for w, value in rows],
     }
-    path = RESULTS / f"whole-{now}.json"
-    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-    print(f"written: {path}", file=sys.stderr)
+    path = keep("whole", document)
     if "throughput" in found:
-        picture = RESULTS / f"whole-{now}.svg"
+        picture = path.with_suffix(".svg")
         picture.write_text(drawn(found["throughput"]), encoding="utf-8")
         print(f"written: {picture}", file=sys.stderr)
     return 0
