@@ -36,7 +36,8 @@ def _enter(broker: str, journal: str) -> None:
             documents += lot
             scene.publish(lot)
             scene.wait_finished(len(documents))
-            until(told, 60, scene.logs)
+            # Each death to come may cost the rest of a lease.
+            until(told, 60 + 8 * (times * len(_POINTS) - len(scene.fired())), scene.logs)
             if len(scene.fired()) == times * len(_POINTS):
                 break
         for one in intakes:
