@@ -25,6 +25,7 @@ def _enter(broker: str, journal: str) -> None:
         # Two, so that one is alive; whoever dies has the lease, which has to run out.
         intakes = [scene.keep(scene.intake) for _ in range(2)]
         scene.worker(2)
+        deaths = times * len(_POINTS)
         documents = []
 
         def told() -> bool:
@@ -37,16 +38,16 @@ def _enter(broker: str, journal: str) -> None:
             scene.publish(lot)
             scene.wait_finished(len(documents))
             # Each death to come may cost the rest of a lease.
-            until(told, 60 + 8 * (times * len(_POINTS) - len(scene.fired())), scene.logs)
-            if len(scene.fired()) == times * len(_POINTS):
+            until(told, max(60, 8 * (deaths - len(scene.fired()))), scene.logs)
+            if len(scene.fired()) == deaths:
                 break
         for one in intakes:
             one.leave()
-        assert len(scene.fired()) == times * len(_POINTS), scene.fired()
+        assert len(scene.fired()) == deaths, scene.fired()
         heard = ear.heard("shop")
         written = scene.journal.rows("SELECT * FROM events ORDER BY id")
         assert first_of_each(heard) == expected(written)
-        run.note(deaths=len(scene.fired()), events=len(written), twice=len(heard) - len(written))
+        run.note(deaths=deaths, events=len(written), twice=len(heard) - len(written))
         run.reckon(scene, documents)
 
 
