@@ -6,7 +6,7 @@ run with none. ``valkey``, ``rabbitmq`` and ``fresh_database`` are empty at the
 start of each test.
 
 A test marked ``alone`` measures time or processor and gets the machine for
-itself: no other test runs meanwhile in any process.
+itself: no other test runs meanwhile in any process. These come last.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def server_directory() -> Iterator[Path]:
 def valkey_server(server_directory: Path) -> Iterator[Valkey]:
     server = Valkey(server_directory / "valkey")
     yield server
-    server.stop()
+    server.kill()  # nobody needs what it holds
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def rabbitmq(rabbitmq_server: RabbitMQ) -> Iterator[Vhost]:
 def postgres_server(server_directory: Path) -> Iterator[Postgres]:
     server = Postgres(server_directory / "postgres")
     yield server
-    server.stop()
+    server.kill()  # nobody needs what it would still write down
 
 
 @pytest.fixture
@@ -128,6 +128,16 @@ def pytest_configure(config: pytest.Config) -> None:
         directory = tempfile.TemporaryDirectory(prefix="mailgate-alone-")
         config.add_cleanup(directory.cleanup)
         config.stash[_ALONE] = directory.name
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put tests marked ``alone`` at the end, in their order.
+
+    Between others each would wait for the longest that runs, with a core idle. At the end
+    they wait for each other alone.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("alone") is not None)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -22,7 +22,7 @@ import psycopg
 import pytest
 import redis
 
-from tests.servers import Daemon, Exim, Postfix, Postgres, ServerFailed, Sink, Valkey, Vhost
+from tests.servers import Clones, Daemon, Exim, Postfix, Postgres, ServerFailed, Sink, Valkey, Vhost
 
 
 @pytest.mark.parametrize("way", ["url", "socket_url"])
@@ -75,6 +75,8 @@ def test_each_test_has_a_virtual_host_of_its_own(rabbitmq: Vhost) -> None:
 def test_rabbitmq_can_cut_the_connections_of_one_test(rabbitmq: Vhost) -> None:
     with kombu.Connection(rabbitmq.url) as connection:
         connection.connect()
+        # The node lists a connection a moment after it has opened it.
+        _wait_for(lambda: rabbitmq.api("GET", "/api/connections/username/{vhost}") != [])
         assert rabbitmq.close_connections() == 1
         with pytest.raises((OSError, *connection.connection_errors)):
             connection.drain_events(timeout=5)
@@ -100,6 +102,65 @@ def test_postgresql_clones_a_template(
     clone = fresh_database(template=template.rpartition("/")[2])
     with psycopg.connect(clone.replace("+psycopg", "")) as connection:
         assert connection.execute("SELECT count(*) FROM here").fetchone() == (0,)
+
+
+@pytest.fixture
+def clones(postgres_server: Postgres, fresh_database: Callable[..., str]) -> Clones:
+    template = fresh_database().rpartition("/")[2]
+    with psycopg.connect(postgres_server.dsn(template)) as connection:
+        connection.execute("CREATE TABLE here (n serial PRIMARY KEY, word text NOT NULL)")
+        connection.execute("CREATE TABLE version AS SELECT 1 AS n")
+    return Clones(postgres_server, template)
+
+
+def test_a_clone_that_was_used_is_as_new(postgres_server: Postgres, clones: Clones) -> None:
+    name = clones.lend()
+    left_open = psycopg.connect(postgres_server.dsn(name))
+    left_open.execute("INSERT INTO here (word) VALUES ('a')")
+    left_open.commit()
+    left_open.execute("DELETE FROM here")
+    clones.take_back(name)
+    with pytest.raises(psycopg.OperationalError):
+        left_open.execute("SELECT 1")
+    assert clones.lend() == name
+    with psycopg.connect(postgres_server.dsn(name)) as connection:
+        assert connection.execute("SELECT * FROM here").fetchall() == []
+        assert connection.execute("SELECT n FROM version").fetchall() == [(1,)]
+        new = connection.execute("INSERT INTO here (word) VALUES ('b') RETURNING n")
+        assert new.fetchone() == (1,)
+    postgres_server.drop(name)
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        "DROP TABLE here",
+        "CREATE TABLE more (n int)",
+        "ALTER TABLE here ADD CHECK (n > 0)",
+        "ALTER TABLE here ALTER word DROP NOT NULL",
+        "ALTER TABLE here SET (fillfactor = 50)",
+        "CREATE INDEX ON here (word)",
+        "CREATE FUNCTION one() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE RULE none AS ON DELETE TO here DO INSTEAD NOTHING",
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET work_mem = 64', current_database());"
+        " END $$",
+        "UPDATE version SET n = 2",
+        "INSERT INTO here (word) VALUES ('a'); ANALYZE here",
+        "INSERT INTO here (word) SELECT repeat(md5(i::text), 9) FROM generate_series(1, 9999) i",
+    ],
+)
+def test_a_clone_that_is_another_database_now_is_used_no_more(
+    postgres_server: Postgres, clones: Clones, mark: str
+) -> None:
+    name = clones.lend()
+    with psycopg.connect(postgres_server.dsn(name), autocommit=True) as connection:
+        connection.execute(mark)
+    clones.take_back(name)
+    other = clones.lend()
+    assert other != name
+    with pytest.raises(psycopg.OperationalError, match="does not exist"):
+        psycopg.connect(postgres_server.dsn(name))
+    postgres_server.drop(other)
 
 
 def test_postgresql_starts_again_after_sigkill(postgres_server: Postgres) -> None:

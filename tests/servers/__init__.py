@@ -6,6 +6,7 @@ anything outside the directory it was given; never skips a test because a
 server is missing (``./dev test`` fetches what is needed).
 """
 
+from tests.servers.clones import Clones
 from tests.servers.exim import Exim
 from tests.servers.postfix import Postfix
 from tests.servers.postgres import Postgres
@@ -15,6 +16,7 @@ from tests.servers.sink import Sink
 from tests.servers.valkey import Valkey
 
 __all__ = [
+    "Clones",
     "Daemon",
     "Exim",
     "Postfix",

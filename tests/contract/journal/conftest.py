@@ -1,6 +1,7 @@
 """The journal on SQLite and on PostgreSQL: each test here runs over both.
 
-Migrations run once a database kind; a test gets a copy of the result.
+Migrations run once a database kind; a test gets a copy of the result, or on PostgreSQL one
+that another test has had and that is as it was.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import pytest
 
 from mailgate.journal import schema
 from tests.contract.journal.rig import Rig
-from tests.servers import Postgres
+from tests.servers import Clones, Postgres
 
 
 @pytest.fixture(scope="session")
@@ -26,12 +27,12 @@ def migrated_file() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def migrated_template(postgres_server: Postgres) -> str:
+def migrated_clones(postgres_server: Postgres) -> Clones:
     if not postgres_server.running:
         postgres_server.start()
     name = postgres_server.fresh_database()
     schema.upgrade(postgres_server.url(name))
-    return name
+    return Clones(postgres_server, name)
 
 
 @pytest.fixture
@@ -40,8 +41,13 @@ def sqlite_url(migrated_file: Path, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def migrated_postgres_url(fresh_database: Callable[..., str], migrated_template: str) -> str:
-    return fresh_database(migrated_template)
+def migrated_postgres_url(postgres_server: Postgres, migrated_clones: Clones) -> Iterator[str]:
+    if not postgres_server.running:  # the test before us stopped it
+        postgres_server.start()
+    name = migrated_clones.lend()
+    yield postgres_server.url(name)
+    if postgres_server.running:
+        migrated_clones.take_back(name)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -49,6 +55,12 @@ def journal_url(request: pytest.FixtureRequest) -> str:
     """A migrated journal of its own, once on each database."""
     name = "sqlite_url" if request.param == "sqlite" else "migrated_postgres_url"
     return str(request.getfixturevalue(name))
+
+
+@pytest.fixture
+def fresh_journal(fresh_database: Callable[..., str], migrated_clones: Clones) -> str:
+    """A migrated journal on PostgreSQL that nobody has ever had: how it plans goes by its past."""
+    return fresh_database(template=migrated_clones.template)
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 
 from tests.contract.journal.conftest import (  # noqa: F401 - fixtures by name
     journal_url,
+    migrated_clones,
     migrated_file,
     migrated_postgres_url,
-    migrated_template,
     sqlite_url,
 )
 from tests.integration.delivery.house import House

@@ -9,9 +9,9 @@ import pytest
 from tests.contract.journal.conftest import (  # noqa: F401 (fixtures)
     journal,
     journal_url,
+    migrated_clones,
     migrated_file,
     migrated_postgres_url,
-    migrated_template,
     processes,
     rigs_of,
     sqlite_url,
