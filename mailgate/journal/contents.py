@@ -64,8 +64,9 @@ class Contents:
     def __init__(self, database: Database) -> None:
         ids = database.rows({"id": "bigint"})
         self._content = sa.text(
-            f"SELECT {_CLAIMED} FROM recipients r JOIN messages m ON m.id = r.message_id"
-            f" WHERE r.id IN (SELECT id FROM {ids})"
+            f"SELECT {_CLAIMED} FROM recipients r"
+            f" {database.join('messages', 'm', 'id', 'r.message_id')}"
+            f" WHERE {database.among('r.id', ids)}"
         )
         self._stored = sa.text(
             f"SELECT recipient_id, length(content), CASE WHEN length(content) <= {LIGHT}"

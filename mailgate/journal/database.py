@@ -267,6 +267,27 @@ class Database:
             f" WITH ORDINALITY AS e(value, ord) ORDER BY {'0 + ' * once}ord) AS {name}"
         )
 
+    def among(self, column: str, rows: str) -> str:
+        """A condition: the indexed ``column`` is among the ``id`` of ``rows``.
+
+        PostgreSQL looks each up in the index, whatever it believes of the table. By ``IN`` it
+        reads all of a table of which it believes that it is empty: it does so from when it
+        has looked at one whose rows were all gone, until it looks again.
+        """
+        if self.sqlite:
+            return f"{column} IN (SELECT id FROM {rows})"
+        return f"{column} = ANY (ARRAY(SELECT id FROM {rows}))"
+
+    def join(self, table: str, alias: str, column: str, to: str) -> str:
+        """Join the row of ``table`` whose indexed ``column`` is ``to``, of an item before it.
+
+        As with ``among`` PostgreSQL looks it up in the index, whatever it believes.
+        """
+        if self.sqlite:
+            return f"JOIN {table} {alias} ON {alias}.{column} = {to}"
+        # What has an offset is not taken apart.
+        return f"CROSS JOIN LATERAL (SELECT * FROM {table} WHERE {column} = {to} OFFSET 0) {alias}"
+
 
 def surely(condition: str) -> str:
     """A condition on rows that are named by number, of which no database makes more than that.

@@ -133,7 +133,8 @@ class Digests:
         self._suppressions = Suppressions(database)
         self._throttles = Throttles(database)
         self.gathering = Gathering(database)
-        ids = f"(SELECT id FROM {database.rows({'id': 'bigint'})})"
+        named = database.rows({"id": "bigint"})
+        ids = f"(SELECT id FROM {named})"
         columns = "id, slot, name, producer, key, throttled, opened_at, due_at, items"
         self._due = sa.text(
             f"SELECT {columns} FROM digests WHERE due_at <= :now ORDER BY due_at, id LIMIT :most"
@@ -147,14 +148,16 @@ class Digests:
         items = (
             "SELECT i.digest_id, r.id, r.message_id, i.item, r.expires_at, m.sensitive"
             " FROM digest_items i"
-            " JOIN recipients r ON r.id = i.recipient_id JOIN messages m ON m.id = r.message_id"
+            " JOIN recipients r ON r.id = i.recipient_id"
+            f" {database.join('messages', 'm', 'id', 'r.message_id')}"
             f" WHERE i.digest_id IN {ids} AND r.state = 'gathering' ORDER BY r.id"
         )
         self._items, self._look = sa.text(items + lock), sa.text(items)
         self._contents = sa.text(
             "SELECT r.id, r.message_id, r.kind, r.email, r.name, r.own, r.bucket_id, m.body,"
             " m.stream, m.sender, m.template, m.tags, m.throttle, m.accepted_at, m.producer"
-            f" FROM recipients r JOIN messages m ON m.id = r.message_id WHERE r.id IN {ids}"
+            f" FROM recipients r {database.join('messages', 'm', 'id', 'r.message_id')}"
+            f" WHERE {database.among('r.id', named)}"
         )
         row = {"id": "bigint", "state": "text", "error_class": "text"}
         self._move = sa.text(

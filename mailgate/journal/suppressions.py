@@ -124,8 +124,8 @@ class Suppressions:
         )
         self._people = (
             "SELECT r.id, r.email, m.producer, m.stream FROM recipients r"
-            " JOIN messages m ON m.id = r.message_id"
-            f" WHERE r.id IN (SELECT id FROM {database.rows({'id': 'bigint'})})"
+            f" {database.join('messages', 'm', 'id', 'r.message_id')}"
+            f" WHERE {database.among('r.id', database.rows({'id': 'bigint'}))}"
             " AND r.state IN (%s)"
         )
         addresses = database.rows({"address": "text"})

@@ -377,6 +377,21 @@ def test_rows_keep_their_kinds_and_their_order(journal: Rig) -> None:
     assert [(r.number, r.words, bool(r.yes), r.absent) for r in found] == rows
 
 
+def test_what_is_committed_is_on_the_disk(migrated_file: Path) -> None:
+    """FULL (2): WAL alone would lose the last commits with the power."""
+    database = Database(f"sqlite:///{migrated_file}")
+    try:
+        said = database.read_now(
+            lambda c: (
+                c.exec_driver_sql("PRAGMA synchronous").scalar_one(),
+                c.exec_driver_sql("PRAGMA journal_mode").scalar_one(),
+            )
+        )
+    finally:
+        database.close()
+    assert said == (2, "wal")
+
+
 def test_the_journals_clock_is_the_databases(journal: Rig) -> None:
     assert abs(journal.database.now() - time.time() * 1000) < 200
 

@@ -314,7 +314,7 @@ class _Killed(BaseException):
 
 
 @pytest.mark.parametrize("point", ["_move", "_messages", "_recipients", "_events", "_delete"])
-def test_killed_anywhere_in_the_closing_nothing_of_it_stands(
+def test_broken_off_anywhere_in_the_closing_nothing_of_it_stands(
     desk: Desk, point: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig = desk.rig
