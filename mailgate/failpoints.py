@@ -7,9 +7,11 @@ told of a failpoint and not of the test refuses to start.
 ``MAILGATE_FAILPOINTS`` is a list of ``NAME=ACTION[@N][*TIMES]``, separated by commas:
 from the N-th time (1) that a process comes there, and TIMES times (1; ``*0``: always) in
 all processes together. Actions: ``kill`` (SIGKILL to the process itself), ``stop``
-(SIGSTOP, until somebody sends SIGCONT), ``sleep:SECONDS`` (the thread stands) and
-``raise`` (an exception, as a bug would). ``MAILGATE_TEST`` names the directory of the
-test, which gets a line of ``TIME PID NAME ACTION`` in ``fired`` before each.
+(SIGSTOP, until somebody sends SIGCONT), ``sleep:SECONDS`` (the thread stands),
+``raise`` (an exception, as a bug would) and ``drop:PORT`` (every TCP connection of the
+process to that port is cut, as a network would). ``MAILGATE_TEST`` names the directory of
+the test, which gets a line of ``TIME PID NAME ACTION`` in ``fired`` before each, and of ``NAME
+CONNECTIONS`` in ``dropped`` after a drop.
 """
 
 from __future__ import annotations
@@ -18,15 +20,19 @@ import fcntl
 import os
 import re
 import signal
+import socket
+import stat
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 #: Every point, in the order in which a message comes to them, and where it lies.
 POINTS = {
     "intake.received": "a batch is in hand, nothing of it is written",
+    "intake.validated": "a batch is judged, the transaction is open, nothing is written",
     "intake.before_commit": "all of a batch is written, the transaction is open",
     "intake.after_commit": "a batch is in the journal, the broker does not know",
     "intake.before_ack": "the lane was rung, the broker does not know",
@@ -38,6 +44,7 @@ POINTS = {
     "render.before": "a conversation has begun, nothing is rendered",
     "smtp.connecting": "a connection to a relay is about to be opened",
     "smtp.before_mail": "connected, MAIL is about to be said",
+    "smtp.in_commands": "MAIL is answered, or RCPT, and the next is not said: no pipelining",
     "smtp.before_body": "the relay has asked for the body",
     "smtp.in_body": "a large body has left, its dot has not",
     "smtp.before_dot": "the dot comes next, and is not marked",
@@ -61,7 +68,8 @@ POINTS = {
 }
 
 _SPEC = re.compile(
-    r"(?P<name>[a-z_.]+)=(?P<action>kill|stop|raise|sleep:(?P<seconds>\d+(\.\d+)?))"
+    r"(?P<name>[a-z_.]+)="
+    r"(?P<action>kill|stop|raise|sleep:(?P<seconds>\d+(\.\d+)?)|drop:(?P<port>\d{1,5}))"
     r"(@(?P<at>[1-9]\d*))?(\*(?P<times>\d+))?"
 )
 
@@ -78,6 +86,7 @@ class Failed(Exception):
 class _Point:
     action: str
     seconds: float
+    port: int
     at: int
     times: int
     seen: int = 0
@@ -113,11 +122,12 @@ def _read(said: str) -> dict[str, _Point]:
         if match is None or match["name"] not in POINTS:
             raise FailpointsRefused(
                 f"MAILGATE_FAILPOINTS: {part.strip()!r} is not NAME=ACTION[@N][*TIMES] with a"
-                " known name and one of kill, stop, raise, sleep:SECONDS"
+                " known name and one of kill, stop, raise, sleep:SECONDS, drop:PORT"
             )
         found[match["name"]] = _Point(
             action=match["action"].partition(":")[0],
             seconds=float(match["seconds"] or 0),
+            port=int(match["port"] or 0),
             at=int(match["at"] or 1),
             times=int(match["times"] or 1),
         )
@@ -143,9 +153,15 @@ class _Armed:
         if point.action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         elif point.action == "stop":
-            os.kill(os.getpid(), signal.SIGSTOP)
+            # To this thread: another one would take what is for the process a little later,
+            # and this one would go on meanwhile.
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
         elif point.action == "sleep":
             time.sleep(point.seconds)
+        elif point.action == "drop":
+            cut = _drop(point.port)
+            with self._fired.with_name("dropped").open("a") as book:
+                book.write(f"{name} {cut}\n")
         else:
             raise Failed(name)
 
@@ -159,3 +175,19 @@ class _Armed:
                 return False
             book.write(f"{time.time():.6f} {os.getpid()} {name} {point.action}\n")
             return True
+
+
+def _drop(port: int) -> int:
+    """Cut every TCP connection of this process to ``port``, whoever in it holds them."""
+    cut = 0
+    for name in os.listdir("/dev/fd"):
+        # Not all are sockets, nor connected, and that of the listing itself is gone by now.
+        with suppress(OSError):
+            if not stat.S_ISSOCK(os.stat(int(name)).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(int(name))) as line:
+                peer = line.getpeername()
+                if isinstance(peer, tuple) and peer[1] == port:
+                    line.shutdown(socket.SHUT_RDWR)
+                    cut += 1
+    return cut

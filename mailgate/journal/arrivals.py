@@ -252,6 +252,7 @@ class Arrivals:
         def work(connection: sa.Connection) -> Stored:
             now = self._database.now()
             stored = Stored()
+            failpoints.hit("intake.validated")
             if forget:
                 rows = packed([(i,) for i in forget])
                 connection.execute(self._forget, {"rows": rows})

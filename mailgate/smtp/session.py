@@ -277,6 +277,8 @@ class Session:
         replies: list[Reply] = []
         try:
             for said in group:
+                if replies:
+                    failpoints.hit("smtp.in_commands")
                 replies += await wire.exchange(said, each, timeout)
                 if refusal(replies, self._table) is not None:
                     break

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -53,7 +54,8 @@ def test_outside_of_a_test_they_are_refused(test: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     "said",
     ["smtp.after_dit=kill", "smtp.after_dot", "smtp.after_dot=burn", "smtp.after_dot=kill@0",
-     "smtp.after_dot=sleep", "smtp.after_dot=kill,"],
+     "smtp.after_dot=sleep", "smtp.after_dot=drop", "smtp.after_dot=drop:smtp",
+     "smtp.after_dot=kill,"],
 )  # fmt: skip
 def test_what_it_does_not_know_it_refuses(said: str, tmp_path: Path) -> None:
     with pytest.raises(failpoints.FailpointsRefused, match=r"NAME=ACTION"):
@@ -92,6 +94,22 @@ def test_sleep_holds_the_thread(tmp_path: Path) -> None:
     assert time.monotonic() - begun >= 0.05
 
 
+def test_drop_cuts_what_is_connected_to_that_port_and_nothing_else(tmp_path: Path) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as one,
+        socket.create_server(("127.0.0.1", 0)) as other,
+    ):
+        cut, kept = (socket.create_connection(s.getsockname()) for s in (one, other))
+        with cut, kept, one.accept()[0] as theirs, other.accept()[0] as afar:
+            failpoints.arm(armed(f"smtp.marked=drop:{one.getsockname()[1]}", tmp_path))
+            failpoints.hit("smtp.marked")
+            assert (cut.recv(1), theirs.recv(1)) == (b"", b"")
+            # Both ends are in this process, and one of them is connected to that port.
+            assert (tmp_path / "dropped").read_text() == "smtp.marked 1\n"
+            afar.sendall(b"y")
+            assert kept.recv(1) == b"y"
+
+
 def test_kill_is_a_real_kill_and_is_on_record(tmp_path: Path) -> None:
     script = (
         "import os\nfrom mailgate import failpoints\nfailpoints.arm(os.environ)\n"
@@ -106,6 +124,41 @@ def test_kill_is_a_real_kill_and_is_on_record(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stdout) == (-signal.SIGKILL, "")
     assert (tmp_path / "fired").read_text().split()[2:] == ["smtp.after_dot", "kill"]
+
+
+_STOPS = """
+import os, sys, threading, time
+from mailgate import failpoints
+failpoints.arm(os.environ)
+def visit():
+    for n in range(200):
+        failpoints.hit("smtp.before_dot")
+        os.write(1, b".")
+visitor = threading.Thread(target=visit)
+visitor.start()
+visitor.join()
+"""
+
+
+def test_stop_goes_no_step_further_whatever_threads_there_are(tmp_path: Path) -> None:
+    """A signal to the process may be taken by another thread, a little later."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _STOPS],
+        env=os.environ | armed("smtp.before_dot=stop*0", tmp_path) | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+    ) as visits:
+        assert visits.stdout is not None
+        os.set_blocking(visits.stdout.fileno(), False)
+        try:
+            for n in range(200):
+                _, status = os.waitpid(visits.pid, os.WUNTRACED)
+                assert os.WIFSTOPPED(status)
+                went_on = visits.stdout.read() or b""
+                assert went_on == (b"." if n else b""), f"at the stop number {n + 1}"
+                visits.send_signal(signal.SIGCONT)
+            assert visits.wait(10) == 0
+        finally:
+            visits.kill()
 
 
 def test_a_program_that_is_told_of_one_and_of_no_test_does_not_start() -> None:
