@@ -164,13 +164,15 @@ async def converse(
         outcome = _untouched("limit", "no permit in time")
     except asyncio.CancelledError:
         if marks.past_dot:
-            outcome = outcomes.uncertain("stopped while waiting for the reply to the dot")
+            why = "stopped while waiting for the reply to the dot"
+            outcome = outcomes.uncertain(why, ours="stopped")
         else:
             outcome = _untouched("stopped", "stopped before the dot")
     except Exception as error:  # noqa: BLE001 - a bug must not lose the claim
         trouble("a conversation failed in mailgate itself", error)
         if marks.past_dot:
-            outcome = outcomes.uncertain(f"failed after the dot: {type(error).__name__}")
+            why = f"failed after the dot: {type(error).__name__}"
+            outcome = outcomes.uncertain(why, ours="internal_error")
         else:
             outcome = outcomes.held("internal_error", type(error).__name__)
     return outcome, content

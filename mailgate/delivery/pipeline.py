@@ -17,6 +17,7 @@ from functools import partial
 from mailgate import failpoints
 from mailgate.config.shape import Config
 from mailgate.config.streams import Stream
+from mailgate.delivery.alone import OneByOne
 from mailgate.delivery.conversation import Marks, Permit, Render, Send, Trouble, converse
 from mailgate.delivery.lease import ProcessLease
 from mailgate.delivery.retry import settle
@@ -53,6 +54,8 @@ NEAR = 0.5
 HELP = 0.2
 #: With fewer of its places free than this share, none is kept by who waits in vain.
 NEEDED = 0.25
+#: What could not be written is tried again after this, and twice as long each time (seconds).
+AGAIN, AGAIN_MOST = 0.25, 2.0
 #: How long a process holds back for a suspect before it works on (seconds).
 DRAIN = 2.0
 
@@ -100,6 +103,7 @@ class Pipeline:
         self._open: dict[asyncio.Task[None], Open] = {}
         self._reserved = kept_for_urgent(config.worker.conversations, config.worker.reserved)
         self._ended: list[Ended] = []
+        self._alone = OneByOne(database, settling, trouble)
         # Recipients in open conversations, by id and token.
         self._claimed: set[tuple[int, int]] = set()
         self._wake = asyncio.Event()
@@ -111,7 +115,7 @@ class Pipeline:
         self._stopping = False
         self._hold_until = 0.0
         self._hold_again = 0.0
-        self._flushes: set[asyncio.Task[None]] = set()
+        self._flush: asyncio.Task[None] | None = None
         # A limit closed a bucket at the last take.
         self._paced = False
         # Some wait for a place in a destination: who ends may make one.
@@ -194,7 +198,15 @@ class Pipeline:
     async def _take(self, lanes: Sequence[Lane], counts: Counter[str]) -> Take:
         """One turn at the journal; without ``lanes`` it only settles."""
         async with self._turn:
-            return await self._take_alone(lanes, counts)
+            try:
+                return await self._take_alone(lanes, counts)
+            except BaseException:
+                # It may be committed: what it claimed and has not begun is given back.
+                self._doubt = True
+                if not self._one_at_a_time.locked():
+                    # Whoever began this has been interrupted: nobody else tries again.
+                    self._flush_later()
+                raise
 
     async def _take_alone(self, lanes: Sequence[Lane], counts: Counter[str]) -> Take:
         batch, self._ended = self._ended, []
@@ -221,34 +233,28 @@ class Pipeline:
         except BaseException:
             # Whatever it was, these outcomes are not known to be written.
             self._ended = batch + self._ended
-            self._doubt = True
-            if not self._one_at_a_time.locked():
-                # Whoever began this has been interrupted: nobody else tries again.
-                self._flush_later()
             raise
+        seconds = time.monotonic() - begun
         try:
-            self._came(take, batch, counts, time.monotonic() - begun)
-        except BaseException:
-            # It is committed: what was claimed and has not begun is given back.
-            self._doubt = True
-            raise
+            if batch:
+                failpoints.hit("settle.after_commit")
+            if take.taken:
+                failpoints.hit("take.claimed")
+        finally:
+            # Before all else that may fail: these outcomes are in the journal.
+            for ended in batch:
+                self._over(ended)
+        self._came(take, batch, counts, seconds)
         return take
 
     def _came(
         self, take: Take, batch: Sequence[Ended], counts: Counter[str], seconds: float
     ) -> None:
         """What follows from a turn that is in the journal."""
-        if batch:
-            failpoints.hit("settle.after_commit")
-        if take.taken:
-            failpoints.hit("take.claimed")
         self._tally.observe(families.TURN, (), seconds)
         self._look_again = moved_on(take, batch, self._database.now())
         told, now = [], time.monotonic()
         for ended in batch:
-            self._lease.spool.free(ended.slot)
-            if ended.hold is not None:
-                ended.hold.release()
             written = ended.settlement.recipient_id in take.turn.settled
             counts[ended.kind.value if written else "stale"] += 1
             if written:
@@ -416,22 +422,49 @@ class Pipeline:
     def _flush_later(self) -> None:
         if not (self._ended or self._doubt) or self._stopping:
             return
-        task = asyncio.get_running_loop().create_task(self.flush())
-        self._flushes.add(task)
-        task.add_done_callback(self._flushes.discard)
+        if self._flush is None or self._flush.done():
+            self._flush = asyncio.get_running_loop().create_task(self.flush())
 
     async def flush(self) -> None:
-        """Write the outcomes of conversations that outlived their task, and give back strays."""
-        async with self._one_at_a_time:
-            while (self._ended or self._doubt) and not self._stopping:
-                try:
-                    await self._take((), Counter())
-                except JournalAway as error:
-                    self._trouble("the journal is away", error)
-                    await asyncio.sleep(0.5)
-                except Exception as error:  # noqa: BLE001 - the next turn meets it again
-                    self._trouble("outcomes could not be written", error)
-                    return
+        """Write the outcomes of conversations that outlived their task, and give back strays.
+
+        Again and again until it is done, by whomever: perhaps nothing else falls due here.
+        """
+        pause = AGAIN
+        while (self._ended or self._doubt) and not self._stopping:
+            async with self._one_at_a_time:
+                # What stops meanwhile settles by itself.
+                if self._stopping or await self._written():
+                    continue
+            # Not with the lock in hand: a task's own turn does the same.
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, AGAIN_MOST)
+
+    async def _written(self) -> bool:
+        """A turn that only settles: whether it came to its end."""
+        try:
+            await self._take((), Counter())
+        except JournalAway as error:
+            self._trouble("the journal is away", error)
+        except Exception as error:  # noqa: BLE001 - what is not written is tried again
+            self._trouble("outcomes could not be written", error)
+            async with self._turn:
+                await self._alone.write(self._ended, self._over_alone)
+        else:
+            self._alone.forget()
+            return True
+        return False
+
+    def _over(self, ended: Ended) -> None:
+        """What it held is free: the journal has it, or another's word about it."""
+        self._lease.spool.free(ended.slot)
+        if ended.hold is not None:
+            ended.hold.release()
+
+    def _over_alone(self, ended: Ended, ours: bool) -> None:
+        self._over(ended)
+        if ours:
+            self._report([ended])
 
     async def stop(self, grace: float) -> None:
         """End: no more takes, up to ``grace`` seconds for what is open, then settle all."""
@@ -447,9 +480,7 @@ class Pipeline:
         await self.abort()
         deadline = max(deadline, time.monotonic() + 5.0)
         while (self._ended or self._doubt) and time.monotonic() < deadline:
-            try:
-                await self._take((), Counter())
-            except JournalAway:
+            if not await self._written():
                 await asyncio.sleep(0.2)
 
     async def abort(self) -> None:

@@ -29,13 +29,12 @@ class Room:
             self._held += size
             return
         served: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        place = (size, served)
-        (self._waiting.appendleft if urgent else self._waiting.append)(place)
+        (self._waiting.appendleft if urgent else self._waiting.append)((size, served))
         try:
             await served
         except asyncio.CancelledError:
-            if place in self._waiting:
-                self._waiting.remove(place)
+            if served.cancelled():
+                # Its place goes when it is the first; it may have been that.
                 self._serve()
             else:
                 self.give(size)
@@ -49,10 +48,16 @@ class Room:
         return self._held == 0 or self._held + size <= self._most
 
     def _serve(self) -> None:
-        while self._waiting and self._fits(self._waiting[0][0]):
-            size, served = self._waiting.popleft()
-            self._held += size
-            served.set_result(None)
+        while self._waiting:
+            size, served = self._waiting[0]
+            # Who was cancelled wants nothing any more, also before he has run again.
+            wanted = not served.cancelled()
+            if wanted and not self._fits(size):
+                return
+            self._waiting.popleft()
+            if wanted:
+                self._held += size
+                served.set_result(None)
 
 
 class Hold:

@@ -16,7 +16,7 @@ from mailgate.journal.settling import Settlement
 from mailgate.model.message import Claim
 from mailgate.model.outcome import Kind, Outcome
 from mailgate.model.state import WAITING, State
-from mailgate.model.value import Value
+from mailgate.model.value import Value, replace
 
 
 class Ended(Value, frozen=True):
@@ -59,8 +59,14 @@ def unjudged(claim: Claim, outcome: Outcome, past_dot: bool, now: int) -> Settle
         due_at=now,
         error_class="" if rests is State.SENT else "internal_error",
         sensitive=claim.sensitive,
-        note="what follows from the outcome could not be judged: see the log",
+        note="what follows from the outcome could not be judged or written: see the log",
     )
+
+
+def unwritten(ended: Ended, now: int) -> Ended:
+    """The same outcome with the least to write of it, when its settlement could not be written."""
+    past_dot = ended.kind is Kind.UNCERTAIN
+    return replace(ended, settlement=unjudged(ended.claim, ended.outcome, past_dot, now))
 
 
 def given_back(strays: Iterable[Orphan], now: int) -> list[Settlement]:

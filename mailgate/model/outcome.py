@@ -112,11 +112,14 @@ def failed(phase: Phase, reply: Reply, error_class: str, scope: Scope = Scope.ME
     return Outcome(Kind.FAIL, phase, reply, error_class, scope)
 
 
-def uncertain(reason: str) -> Outcome:
-    """The connection ended after the dot and before the relay's answer (RFC 1047)."""
-    return Outcome(
-        Kind.UNCERTAIN, Phase.DOT, Reply(0, reason), "no_reply_after_dot", Scope.CONNECTION
-    )
+def uncertain(reason: str, *, ours: str | None = None) -> Outcome:
+    """The conversation ended after the dot and before the relay's answer (RFC 1047).
+
+    ``ours`` is the error class where the relay is not to blame: we ended it ourselves.
+    """
+    scope = Scope.CONNECTION if ours is None else Scope.MESSAGE
+    said = Reply(0, reason)
+    return Outcome(Kind.UNCERTAIN, Phase.DOT, said, ours or "no_reply_after_dot", scope)
 
 
 def untouched(

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from mailgate import failpoints
+from mailgate.delivery import alone
+from mailgate.journal.settling import Settlement
 from mailgate.model.state import Lane
 from tests.integration.delivery.house import Faults, House, soon, until
 from tests.integration.smtp.scripted import Heard, ScriptedRelay
@@ -87,6 +93,74 @@ async def test_what_a_turn_claimed_that_failed_after_its_commit_is_given_back_an
         await until(lambda: house.states() == {"queued": 1})
         assert await gateway.deliver(NORMAL, soon()) == {"sent": 1}
         assert len(relay.mails) == 1
+
+
+@pytest.mark.parametrize("point", ["settle.begin", "settle.after_commit"])
+async def test_a_turn_that_fails_again_and_again_is_made_good_without_another_task(
+    house: House, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    """Nothing else falls due here that would bring another turn, and nothing is used up."""
+    failed = []
+
+    def fail_thrice(name: str) -> None:
+        if name == point and len(failed) < 3:
+            failed.append(name)
+            raise failpoints.Failed(name)
+
+    monkeypatch.setattr(failpoints, "hit", fail_thrice)
+    async with ScriptedRelay() as relay:
+        gateway = await house.open({"main": relay})
+        await house.add("a@example.org", "b@example.org")
+        with pytest.raises(failpoints.Failed):
+            await gateway.deliver(NORMAL, soon())
+        await until(lambda: house.states() == {"sent": 2})
+        assert len(relay.mails) == 2
+        pipeline = gateway._pipeline
+        assert pipeline is not None
+        await until(lambda: not pipeline.unsettled)
+        assert gateway._lease.spool.room == 10 * 8
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_an_outcome_that_cannot_be_written_holds_up_no_other(
+    house: House, monkeypatch: pytest.MonkeyPatch, together: bool
+) -> None:
+    """What the relay said of one has something in it that the database refuses, say."""
+    monkeypatch.setattr(alone, "HOPELESS", 1000 if together else 2)
+
+    async def answer(heard: Heard) -> str:
+        return "451 4.3.0 later" if b"To: c@" in heard.mails[-1] else "250 2.0.0 Ok"
+
+    async with ScriptedRelay(DOT=answer) as relay:
+        # In one batch or one after the other: then nobody can tell at once whose fault it is.
+        places = 10 if together else 1
+        gateway = await house.open({"main": relay}, worker={"conversations": places})
+        pipeline = gateway._pipeline
+        assert pipeline is not None
+        write = pipeline._settling.write
+
+        def refuse(connection: sa.Connection, settlements: Sequence[Settlement], now: int) -> Any:
+            if any(s.recipient_id in bad and s.attempt for s in settlements):
+                raise ValueError("a NUL")
+            return write(connection, settlements, now)
+
+        pipeline._settling.write = refuse  # type: ignore[method-assign]
+        sent, good, deferred = [await house.add(f"{n}@example.org", key=n) for n in "abc"]
+        bad = {*sent, *deferred}
+        with pytest.raises(ValueError, match="a NUL"):
+            await gateway.deliver(NORMAL, soon())
+        await until(lambda: not pipeline.unsettled)
+        while await gateway.due():
+            with suppress(ValueError):
+                await gateway.deliver(NORMAL, soon())
+            await until(lambda: not pipeline.unsettled)
+        states = [house.state(one[0]) for one in (sent, good, deferred)]
+        assert states == ["sent", "sent", "held"]
+        assert house.attempts(good[0]) == ["sent"]
+        assert house.attempts(sent[0]) == house.attempts(deferred[0]) == []
+        assert house.journal.row(deferred[0]).error_class == "internal_error"
+        assert len(relay.mails) == 3  # each once
+        assert gateway._lease.spool.room == 8 * places
 
 
 async def test_an_interrupted_turn_that_fails_is_made_good_without_another_task(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from mailgate.delivery.room import Hold, Room
 
 
@@ -70,3 +72,19 @@ async def test_a_hold_is_given_back_once() -> None:
     hold.release()
     hold.release()
     assert room.held == 0
+
+
+@pytest.mark.parametrize("given", [0, 5])
+async def test_several_who_are_cancelled_together_are_served_nothing(given: int) -> None:
+    """What is given, or the first one's end, makes room for the second, which has not run yet."""
+    room = Room(10)
+    await room.take(5)
+    both = [await _waits(room, size) for size in (9, 1)]
+    for one in both:
+        one.cancel()
+    if given:
+        room.give(given)
+    ends = await asyncio.gather(*both, return_exceptions=True)
+    assert [type(end) for end in ends] == [asyncio.CancelledError, asyncio.CancelledError]
+    assert room.held == 5 - given
+    await asyncio.wait_for(room.take(5 + given), 1)

@@ -53,6 +53,8 @@ def reply(phase: Phase, code: int, text: str, enhanced: str = "") -> Outcome:
         (reply(Phase.RCPT, 554, "5.7.1 blocked", "5.7.1"), {"relay": "ok", "domain": "fail"}),
         (replace(outcomes.sent(Reply(250, "ok")), aside=True), {}),
         # Nothing was asked, or we ended it ourselves.
+        (outcomes.uncertain("stopped", ours="stopped"), {}),
+        (outcomes.uncertain("a bug", ours="internal_error"), {}),
         (outcomes.failed(Phase.MAIL, Reply(0, "too large"), "too_large"), {}),
         (outcomes.held("template", "broken"), {}),
         (outcomes.untouched(Phase.CONNECT, Reply(0, ""), "relay_backing_off"), {}),
