@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     from mailgate.tracing.spans import Tracing
 
 
+#: What was cancelled ends within this, or is cancelled again (seconds).
+_CANCELLED_IN = 5.0
+#: An end that takes so long says why (seconds).
+_LONG_END = 15.0
+
+
 class PoolName(StrEnum):
     prefork = "prefork"
     threads = "threads"
@@ -54,7 +60,7 @@ def intake() -> None:
     from mailgate.intake.doors import open_doors
     from mailgate.intake.service import serve
     from mailgate.journal.arrivals import Arrivals
-    from mailgate.memory import keep_lean, stays
+    from mailgate.memory import keep_lean, one_heap, stays
     from mailgate.metrics.tally import Tally
     from mailgate.model.ids import Ids
     from mailgate.operations.mending import keep_fresh
@@ -62,6 +68,7 @@ def intake() -> None:
     from mailgate.render.shelf import Shelf
     from mailgate.worker.doorbell import Doorbell
 
+    one_heap()
     setting.logs()
     config = setting.config()
     database = setting.database(hot=True)
@@ -113,13 +120,8 @@ def intake() -> None:
                 on_ready=on_ready,
                 tally=tally,
             )
-            fresh.cancel()
-            lean.cancel()
-            telling.cancel()
-            await asyncio.wait([telling])
-        beating.cancel()
-        current.cancel()
-        await asyncio.wait([current])
+            await _ended(fresh, lean, telling)
+        await _ended(beating, current)
 
     try:
         with watching.intake(config, tally, pulse, consuming.is_set):
@@ -143,10 +145,12 @@ def worker(
     """Deliver what is due. Run one on each machine, or several for reserved lanes."""
     from mailgate.cli import watching
     from mailgate.journal.processes import asked_last
+    from mailgate.memory import one_heap
     from mailgate.model.state import Lane
     from mailgate.worker import celery_app, command
     from mailgate.worker.settings import WorkerSettingsError
 
+    one_heap()
     setting.logs()
     config = setting.config()
     check_keys(config)
@@ -262,9 +266,24 @@ def _require_tracing(config: Config) -> None:
         traced.close()
 
 
-def until_stopped(run: Callable[[asyncio.Event], Awaitable[None]]) -> None:
-    """Run until SIGTERM or SIGINT sets the event; a second signal ends at once."""
+async def _ended(*tasks: asyncio.Task[None]) -> None:
+    """Cancel them until they are over: one cancellation may be lost on its way (bpo-37658)."""
     import asyncio
+
+    waiting = set(tasks)
+    while waiting:
+        for task in waiting:
+            task.cancel()
+        _, waiting = await asyncio.wait(waiting, timeout=_CANCELLED_IN)
+
+
+def until_stopped(run: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    """Run until SIGTERM or SIGINT sets the event; a second signal ends at once.
+
+    An end that takes long says where it stands, thread by thread.
+    """
+    import asyncio
+    import faulthandler
 
     async def main() -> None:
         stop = asyncio.Event()
@@ -275,9 +294,14 @@ def until_stopped(run: Callable[[asyncio.Event], Awaitable[None]]) -> None:
                 complain("stopped a second time: ending at once")
                 raise SystemExit(1)
             stop.set()
+            with contextlib.suppress(OSError, ValueError, RuntimeError):  # no standard error
+                faulthandler.dump_traceback_later(_LONG_END)
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, on_signal, number)
         await run(stop)
 
-    asyncio.run(main())
+    try:
+        asyncio.run(main())
+    finally:
+        faulthandler.cancel_dump_traceback_later()

@@ -11,8 +11,6 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from email_validator import EmailNotValidError, validate_email
-
 #: Plain ASCII dot-atom at an LDH host name with at least one dot. What matches
 #: needs no library; everything else is handed to email-validator.
 _PLAIN = re.compile(
@@ -68,6 +66,9 @@ def wire_form(text: str) -> str:
     plain = _PLAIN.match(text)
     if plain is not None and "--" not in plain[2] and len(plain[1]) <= 64:
         return f"{plain[1]}@{plain[2].lower()}"
+    # Here and not above: seldom needed, and half a MiB in each process.
+    from email_validator import EmailNotValidError, validate_email
+
     try:
         found = validate_email(
             text,

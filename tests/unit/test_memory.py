@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import gc
 import os
+import subprocess
+import sys
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +49,46 @@ def test_what_was_freed_below_something_in_use_goes_back_to_the_system() -> None
     memory.let_go()
     assert before - _held() > 20 * 2**20
     assert len(last) == 2000
+
+
+#: Eight threads, each with pieces of its own; the heaps are those that glibc tells of.
+_THREADS = """
+import ctypes, sys, threading
+from mailgate import memory
+
+if "one" in sys.argv:
+    memory.one_heap()
+ready, over = threading.Barrier(9), threading.Event()
+
+def work():
+    pieces = [bytearray(1000 + n) for n in range(2000)]
+    ready.wait()
+    over.wait()
+    del pieces
+
+threads = [threading.Thread(target=work) for _ in range(8)]
+for thread in threads:
+    thread.start()
+ready.wait()
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+told = ctypes.c_void_p(libc.fopen(sys.argv[1].encode(), b"w"))
+libc.malloc_info(0, told)
+libc.fclose(told)
+over.set()
+"""
+
+
+def test_all_threads_allocate_from_one_heap(tmp_path: Path) -> None:
+    if os.confstr("CS_GNU_LIBC_VERSION") is None:
+        pytest.skip("not glibc")
+    heaps = {}
+    for how in ("one", "many"):
+        told = tmp_path / how
+        subprocess.run([sys.executable, "-c", _THREADS, str(told), how], check=True, timeout=60)
+        heaps[how] = told.read_text().count("<heap nr=")
+    assert heaps["one"] == 1
+    assert heaps["many"] > 1  # else nobody would see whether it does anything
 
 
 async def test_it_is_done_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
