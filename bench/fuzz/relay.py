@@ -10,10 +10,11 @@ import asyncio
 import selectors
 import ssl
 from collections.abc import Callable
+from random import Random
 from types import SimpleNamespace
 from typing import Any, cast
 
-from bench.fuzz import hold
+from bench.fuzz import Bound, hold, noted
 from mailgate.config.relays import Relay
 from mailgate.model.message import Envelope
 from mailgate.model.outcome import Kind, Outcome, Scope
@@ -21,6 +22,9 @@ from mailgate.smtp.classify import TABLE
 from mailgate.smtp.opening import SetupFailed, tls_context
 from mailgate.smtp.reply import MAX_LINE, MAX_REPLY
 from mailgate.smtp.session import ONE_WRITE, Session
+
+#: What one conversation may take, by the bytes that the relay says.
+BOUND = Bound(seconds=1.0, each=1 / 50_000, most=5.0, memory=512, input=1 << 17)
 
 #: Between what the relay says on one occasion and on the next.
 TURN = b"\xfe"
@@ -72,6 +76,8 @@ class Loop(asyncio.SelectorEventLoop):
         super().__init__(self.clock)
         self.script = script
         self.line: Line | None = None
+        #: Bytes that the relay has said.
+        self.heard = 0
 
     def time(self) -> float:
         return self.clock.now
@@ -134,7 +140,8 @@ class Line(asyncio.Transport):
                 later(more * 8.0, self.drop)
             case 6:
                 # One write of the relay's at a time is at most this (asyncio reads 256 KiB).
-                self._loop.call_soon(self.say, (words * (1 << 18))[: 1 << (8 + more % 11)])
+                most = 1 << (8 + more % 11)
+                self._loop.call_soon(self.say, (words * (most // (len(words) or 1) + 1))[:most])
         if kind == 7:
             self._protocol.pause_writing()
             later(more * 16.0, self.resume)
@@ -142,6 +149,7 @@ class Line(asyncio.Transport):
     def say(self, words: bytes) -> None:
         if not self.closed and words:
             self.since += words
+            self._loop.heard += len(words)
             self._protocol.data_received(words)
             kept = len(self._protocol._reader._rest) + self._protocol._reader._size
             hold(kept <= (1 << 18) + MAX_REPLY + MAX_LINE, "what is kept of a reply has an end")
@@ -207,6 +215,7 @@ def run(data: bytes) -> str:
         loop.run_until_complete(asyncio.sleep(0))
     finally:
         loop.close()
+    noted(loop.heard)
     hold(loop.time() <= _LONGEST, f"a conversation ends in time, and took {loop.time():.0f} s")
     return word
 
@@ -300,6 +309,78 @@ def seeds() -> list[bytes]:
         (0, [b"\xe6x"]),
     ]
     return [bytes([how]) + TURN.join(script) for how, script in said]
+
+
+#: One change in so many makes a piece long.
+_SWELLS = 60
+#: A piece gets at most so long: a reply has an end long before.
+_LONGEST_PIECE = 3 * MAX_REPLY
+
+
+def changed(data: bytes, most: int, dice: Random, blindly: Callable[[bytes, int], bytes]) -> bytes:
+    """The next input: its turns or its lines changed, or now and then any of its bytes."""
+    if dice.random() < 0.4 or not data:
+        # What is long already costs time: it is cut before anything else is done to it.
+        return blindly(data[:4096], min(most, 4096))
+    turns = data[1:].split(TURN)
+    at = dice.randrange(len(turns))
+    how, words = turns[at][:1], turns[at][1:]
+    match dice.randrange(8):
+        case 0:
+            turns.insert(at, dice.choice(turns))
+        case 1:
+            del turns[at]
+        case 2:
+            other = dice.choice(seeds())[1:].split(TURN)
+            turns[at : at + dice.randrange(2)] = other[dice.randrange(len(other)) :]
+        case 3:
+            turns[at] = bytes([dice.randrange(254)]) + words
+        case 4:
+            lines = words.split(b"\r\n")
+            lines.insert(dice.randrange(len(lines)), dice.choice(lines))
+            turns[at] = how + b"\r\n".join(lines)
+        case 5:
+            lines = words.split(b"\r\n")
+            line = dice.randrange(len(lines))
+            word = dice.choice(WORDS).encode("utf-8", "surrogatepass")
+            lines[line] = dice.choice([lines[line][:4] + word, word + lines[line][4:]])
+            turns[at] = how + b"\r\n".join(lines)
+        case 6:
+            # One reply of several lines, the last of them as it was.
+            lines = words.split(b"\r\n")
+            before = lines[0][:3] + b"-" + lines[0][4:]
+            turns[at] = how + b"\r\n".join([before] * dice.choice([1, 2, 5]) + lines)
+        case _:
+            turns[at] = how + blindly(words[:2000], min(most, 4096))
+    if dice.randrange(_SWELLS) == 0:
+        at = dice.randrange(len(turns)) if turns else 0
+        turns[at : at + 1] = [_swollen(turns[at] if turns else b"", dice)]
+    elif len(data) > 8192 and dice.random() < 0.9:
+        turns = [turn[:600] for turn in turns]
+    return (data[:1] + TURN.join(turns))[:most]
+
+
+def crossed(one: bytes, other: bytes, most: int, dice: Random) -> bytes:
+    """The first turns of one, and then the other's."""
+    ours, theirs = one[1:].split(TURN), other[1:].split(TURN)
+    at = dice.randrange(len(ours) + 1)
+    return (one[:1] + TURN.join(ours[:at] + theirs[dice.randrange(len(theirs)) :]))[:most]
+
+
+def _swollen(turn: bytes, dice: Random) -> bytes:
+    """A turn one piece of which is said again and again: a letter, a word or a line."""
+    size = dice.choice((MAX_LINE, MAX_REPLY, dice.randrange(_LONGEST_PIECE)))
+    lines = turn[1:].split(b"\r\n")
+    at = dice.randrange(len(lines))
+    line = lines[at]
+    if dice.random() < 0.5:
+        piece = line[:3] + b"-" + line[4:]
+        lines[at:at] = [piece] * (size // (len(piece) + 2))
+    else:
+        place = dice.randrange(len(line) + 1)
+        piece = line[place : place + dice.choice((1, 5, 80))] or b"x"
+        lines[at] = line[:place] + piece * (size // len(piece) + dice.randrange(2)) + line[place:]
+    return turn[:1] + b"\r\n".join(lines)
 
 
 WORDS = [

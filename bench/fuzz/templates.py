@@ -9,15 +9,19 @@ from __future__ import annotations
 import re
 import sys
 import time
+from threading import get_ident
 from typing import Any
 
-from bench.fuzz import hold
+from bench.fuzz import Bound, hold, noted
 from mailgate.render.budget import SECONDS
 from mailgate.render.catalogue import built_in_root
 from mailgate.render.errors import RenderError, TemplateFault
 from mailgate.render.sandbox import produce
 from mailgate.render.sources import Reader
 from mailgate.render.theme import read_theme
+
+#: What a source may take, reading and checking it included; a rendering ends at ``SECONDS``.
+BOUND = Bound(seconds=2 * SECONDS + 1, each=0, most=2 * SECONDS + 1, memory=768, input=4096)
 
 #: Each byte of an input is one of these.
 PIECES = [
@@ -86,13 +90,14 @@ _OUTSIDE = (
 
 
 class _Watch:
-    """Hears of everything that is opened while ``on``."""
+    """Hears of everything that its thread opens while ``on``; what others do is no template's."""
 
     on = False
     there = False
+    thread = 0
 
     def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if not self.on or not event.startswith(_OUTSIDE):
+        if not self.on or self.thread != get_ident() or not event.startswith(_OUTSIDE):
             return
         if event == "open" and "locale-data" in str(arguments[0]):
             return  # Babel reads a language when it is first wanted
@@ -105,6 +110,7 @@ class _Watch:
         if not self.there:  # a hook stays for as long as the process
             self.there = True
             sys.addaudithook(self.hear)
+        self.thread = get_ident()
         self.on = True
 
 
@@ -119,7 +125,9 @@ def source(data: bytes) -> str:
 def run(data: bytes) -> str:
     """How it ended: a word. The first byte says whether it is HTML."""
     html = not data or data[0] % 2 == 0
-    return attempt(source(data[1:]), html=html)
+    text = source(data[1:])
+    noted(len(text))
+    return attempt(text, html=html)
 
 
 def attempt(text: str, *, html: bool = True, data: dict[str, Any] = DATA) -> str:
