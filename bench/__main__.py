@@ -8,7 +8,6 @@ import os
 import platform
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,10 +30,10 @@ from bench import (
     whole,
 )
 from bench.budget import Budget
+from bench.keeping import RESULTS, commit
 from bench.runs import Idle, Load
 from bench.sides import Make, makers
 
-RESULTS = Path(__file__).parent / "results"
 SIDES = ("plain", "node", "embedded", "servers")
 PEERS = ("plain", "node")
 VERBS: dict[str, Callable[[list[str]], int]] = {
@@ -187,13 +186,10 @@ def _write(
     loads: dict[str, list[Load]], idles: dict[str, list[Idle]], budget: dict[str, float]
 ) -> None:
     RESULTS.mkdir(exist_ok=True)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     document = {
         "at": now,
-        "commit": commit,
+        "commit": commit(),
         "python": platform.python_version(),
         "cores": os.cpu_count(),
         "load": {

@@ -35,9 +35,9 @@ def cpu(root: int) -> float:
     return total / _TICK
 
 
-def pss(root: int) -> float:
-    """MiB of a tree, shared pages divided among their users."""
-    return sum(pss_of(pid) for pid in tree(root))
+def pss(keeper: int) -> float:
+    """MiB of what runs below a ``tests/servers/keeper.py``; users divide what they share."""
+    return sum(pss_of(pid) for pid in tree(keeper) if pid != keeper)
 
 
 def pss_of(pid: int) -> float:

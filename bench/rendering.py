@@ -13,16 +13,15 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.message import EmailMessage
-from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from bench.keeping import RESULTS, commit
 from bench.traffic import LOCALES, Mix
 from mailgate.model.address import Address
 from mailgate.model.message import Letter
@@ -37,7 +36,6 @@ try:
 except ImportError:
     css_inline = None
 
-RESULTS = Path(__file__).parent / "results"
 SENDER = Address("shop@example.com", "Example")
 ROUNDS = 5
 #: The longest a single measurement may take (seconds).
@@ -291,13 +289,10 @@ def _write(
     rows: list[Row], ratios: dict[str, float], built: dict[str, float], mixes: dict[str, Traffic]
 ) -> None:
     RESULTS.mkdir(exist_ok=True)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     document = {
         "at": now,
-        "commit": commit,
+        "commit": commit(),
         "python": platform.python_version(),
         "cores": os.cpu_count(),
         "ms_a_mail": [

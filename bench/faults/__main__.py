@@ -13,6 +13,7 @@ from pathlib import Path
 from bench.faults import report, rows
 from bench.faults.fault import FAULTS, attempt
 from bench.faults.ground import own_ground
+from bench.keeping import RESULTS, commit
 
 
 def main(arguments: list[str]) -> int:
@@ -22,7 +23,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--size", type=float, default=1.0, help="share of the full size (1)")
     parser.add_argument("--soak", type=float, default=3600, help="seconds of the soak (3600)")
     parser.add_argument("--list", action="store_true", help="say what there is, and end")
-    parser.add_argument("--report", type=Path, default=report.RESULTS, help="its directory")
+    parser.add_argument("--report", type=Path, default=RESULTS, help="its directory")
     parser.add_argument(
         "--gather", type=Path, nargs="+", metavar="JSON", help="make one report of several"
     )
@@ -41,10 +42,11 @@ def main(arguments: list[str]) -> int:
     rows.soak.SECONDS = given.soak
     seed = random.randrange(10**6) if given.seed is None else given.seed
     print(f"seed {seed}, size {given.size:g}", flush=True)
+    of = commit()
     lot = []
     with own_ground() as ground:
         for name in chosen:
-            lot.append(attempt(ground, FAULTS[name], seed, given.size))
+            lot.append(attempt(ground, FAULTS[name], seed, given.size, of))
             print(lot[-1].line, flush=True)
     print(f"report: {report.write(lot, given.report)}")
     return int(any(seen.wrong for seen in lot))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import re
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -51,6 +52,10 @@ class Seen:
     skipped: str = ""
     #: The day and minute it was seen, in UTC.
     when: str = ""
+    #: The code it was seen on, by its commit; with a ``+`` when there was more to it.
+    commit: str = ""
+    #: The broker and the journal, which the dice may have chosen.
+    servers: str = ""
 
     @property
     def line(self) -> str:
@@ -70,6 +75,9 @@ class Run:
         #: Its own dice, the same for the same seed whatever else runs.
         self.random = random.Random(f"{seed}:{name}")
         self.figures: dict[str, Any] = {}
+        self.servers = ""
+        #: The last that was set.
+        self.scene: Stage
         self._struck = self._lifted = 0.0
 
     def many(self, full: int, least: int) -> int:
@@ -77,7 +85,9 @@ class Run:
         return max(least, round(full * self.size))
 
     def stage(self, broker: str, journal: str, **more: Any) -> Stage:
-        return self.ground.stage(broker, journal, **more)
+        self.servers = f"{broker}, {journal}"
+        self.scene = self.ground.stage(broker, journal, **more)
+        return self.scene
 
     def note(self, **figures: object) -> None:
         """Figures for the report."""
@@ -138,6 +148,12 @@ class Run:
         wanted = {"sent": account.published} if states is None else states
         assert account.states == wanted, f"{account.states} instead of {wanted}"
         assert account.repeated <= account.uncertain
+        said = defaultdict(set)
+        for relay in (scene.relay, *also):
+            for copy in relay.book():
+                if copy.taken:
+                    said[copy.recipient].add((copy.message_id, copy.date, copy.digest))
+        assert max(map(len, said.values()), default=1) == 1, "a copy is another mail"
         if uncertain is not None:
             assert account.uncertain <= uncertain, f"{account.uncertain} uncertain"
         return account
@@ -158,11 +174,11 @@ def fault(name: str, what: str, must: str) -> Callable[[Callable[[Run], None]], 
     return enter
 
 
-def attempt(ground: Ground, one: Fault, seed: int, size: float) -> Seen:
-    """Run one fault; whatever goes wrong is in what is given back."""
+def attempt(ground: Ground, one: Fault, seed: int, size: float, of: str = "") -> Seen:
+    """Run one fault on the code of a commit; whatever goes wrong is in what is given back."""
     run = Run(ground, one.name, seed, size)
     when = f"{datetime.now(UTC):%Y-%m-%d %H:%M}"
-    seen = Seen(one.name, one.what, one.must, seed, size, when=when)
+    seen = Seen(one.name, one.what, one.must, seed, size, when=when, commit=of)
     begun = time.monotonic()
     try:
         one.run(run)
@@ -173,5 +189,6 @@ def attempt(ground: Ground, one: Fault, seed: int, size: float) -> Seen:
     finally:
         seen.seconds = round(time.monotonic() - begun, 1)
         seen.figures = run.figures
+        seen.servers = run.servers
         ground.clear()
     return seen

@@ -146,6 +146,7 @@ class Ground:
         assert port is not None
         proxy = Proxy(port)
         self._proxies.append(proxy)
+        assert f":{port}/" in url, "nobody would go through it"
         return url.replace(f":{port}/", f":{proxy.port}/")
 
     @property

@@ -66,7 +66,11 @@ def no_fence() -> None:
 
 
 def no_compare_and_set() -> None:
-    """Who settles last is right, whatever the row has become."""
+    """Who settles last is right, whatever the row has become.
+
+    The token goes with the state: either alone is enough where a row has been settled
+    since, so that one without the other brings nothing to light.
+    """
     _settle_without(_TOKEN, _STATE)
 
 

@@ -61,9 +61,9 @@ class Proxy:
         )
         self.port = int(self._server.sockets[0].getsockname()[1])
 
-    def cut(self) -> None:
-        """Reset every connection, and each new one, until ``heal``."""
-        self._do(self._cut())
+    def cut(self) -> int:
+        """Reset every connection, and each new one, until ``heal``; gives how many there were."""
+        return int(self._do(self._cut()))
 
     def hang(self) -> None:
         """Pass nothing on and close nothing, until ``heal``."""
@@ -108,12 +108,14 @@ class Proxy:
         self._losing = set()
         self._flowing.set()
 
-    async def _cut(self) -> None:
+    async def _cut(self) -> int:
         self._refusing = True
+        count = len(self._lines)
         for line in self._lines:
             for end in (line.near, line.far):
                 if end is not None:
                     _reset(end)
+        return count
 
     async def _forget(self, way: Way, new: bool = False) -> int:
         ways = {"up", "down"} if way == "both" else {way}

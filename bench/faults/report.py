@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.faults.fault import Seen
+from bench.keeping import RESULTS
 
 _STAMP = "%Y-%m-%dT%H%M%SZ"
-RESULTS = Path(__file__).parents[1] / "results"
 
 _HEAD = """\
 # Faults
@@ -28,11 +28,12 @@ waits until nothing waits, and compares three books: what was published and conf
 journal, and what the relay wrote down. Withstood means: nothing lost; no recipient has
 more copies than one and one for each attempt that is on record as uncertain; nothing
 stands in one book that the others do not explain. The size is a share of the full one. One
-again: `./dev faults --only NAME --seed SEED --size SIZE`.
+again, on the code of that commit: `./dev faults --only NAME --seed SEED --size SIZE`.
 
-| Fault | What is done | Must | Seen (UTC) | Size | Seed | Mails | Lost | Uncertain | Copies \
-| First mail after (s) | Longest silence (s) | All done after (s) | Took (s) | |
-|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
+| Fault | What is done | Must | Seen (UTC) | Commit | Servers | Size | Seed | Mails | Lost \
+| Uncertain | Copies | First mail after (s) | Longest silence (s) | All done after (s) | Took (s) \
+| |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
 """
 _IN_COLUMNS = (
     "mails",
@@ -58,7 +59,7 @@ def markdown(lot: Sequence[Seen], when: datetime) -> str:
     for seen in lot:
         columns = [str(seen.figures.get(name, "")) for name in _IN_COLUMNS]
         state = "not here" if seen.skipped else "**WRONG**" if seen.wrong else "ok"
-        run = [seen.when, f"{seen.size:g}", str(seen.seed)]
+        run = [seen.when, seen.commit, seen.servers, f"{seen.size:g}", str(seen.seed)]
         cells = [f"`{seen.name}`", seen.what, seen.must, *run, *columns]
         cells += [f"{seen.seconds:g}", state]
         text += "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"

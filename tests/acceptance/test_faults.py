@@ -20,7 +20,6 @@ SEED = 20261125
 #: One of each kind; the others differ from these in their numbers and servers.
 QUICK = (
     "points-valkey-sqlite",
-    "intake-kills-stream",
     "rabbitmq-kills",
     "valkey-wiped",
     "postgresql-stopped",

@@ -18,6 +18,7 @@ from tests.acceptance.stage import (
     cpu_seconds,
     family,
     mails,
+    measure,
     paced,
     until,
 )
@@ -37,7 +38,7 @@ def first_from(scene: Stage, recipient: str) -> int | None:
 @pytest.mark.timeout(120 + BACKLOG // 50)
 @pytest.mark.parametrize(
     ("broker", "journal"),
-    [("valkey", "sqlite"), ("rabbitmq", "postgresql")],
+    [("rabbitmq", "postgresql"), *[("valkey", "sqlite")] * FULL],
 )
 def test_a_backlog_keeps_the_relays_rate_and_a_high_message_passes_it(
     broker: str, journal: str, stage: Setting, figure: Any
@@ -65,6 +66,7 @@ def test_a_backlog_keeps_the_relays_rate_and_a_high_message_passes_it(
         delays.append((taken - asked) / 1e9)
     span = time.monotonic() - begun
     share = (cpu_seconds(pids) - used) / span
+    unit = measure()
     book = scene.relay.book()
     within = [c.mail_at for c in book if at <= c.mail_at < at + span * 1e9]
     most = busiest([c.mail_at for c in book], 1.0)
@@ -79,13 +81,15 @@ def test_a_backlog_keeps_the_relays_rate_and_a_high_message_passes_it(
         high_worst=round(max(delays), 3),
         high_median=round(statistics.median(delays), 3),
         cpu_share=round(share, 3),
+        cpu_share_in_units=round(share / unit, 2),
     )
     assert most <= 50
     # A permit that a busy machine lets pass is lost: only the full run is sure of the machine.
     assert rate >= (0.95 if FULL else 0.85) * 50
     assert max(delays) < 2.0
-    # Seven processes, with events: a turn finds the permits of a fifth of a second.
-    assert share < (0.15 if FULL else 0.20)
+    # Seven processes, with events: a turn finds the permits of a fifth of a second. On an idle
+    # machine each waking costs more than it does in a row; whoever spins comes to seven.
+    assert share < (1.4 if FULL else 3.0) * unit
     assert max(scene.relay.taken().values()) == 1
 
 
@@ -156,7 +160,7 @@ def test_a_wiped_store_forgets_nothing_that_was_sent(stage: Setting, figure: Any
 def test_a_throttled_recipient_never_gets_more_and_nobody_waits_for_it(
     stage: Setting, figure: Any
 ) -> None:
-    settings = {"throttles.flood.limit": "2/5s", "throttles.flood.spacing": "1s"}
+    settings = {"throttles.flood.limit": "2/3s", "throttles.flood.spacing": "1s"}
     scene = stage("valkey", "postgresql", settings=settings)
     scene.intake()
     for _ in range(3):
@@ -170,7 +174,7 @@ def test_a_throttled_recipient_never_gets_more_and_nobody_waits_for_it(
     others_took = max(c.end_at for c in scene.relay.book() if c.recipient[0] == "n") - begun
     scene.wait_finished(208, 40)
     book = [c for c in scene.relay.book() if c.recipient == "one@example.com"]
-    most = busiest([c.mail_at for c in book], 5.0)
+    most = busiest([c.mail_at for c in book], 3.0)
     close = min(b - a for a, b in pairwise(sorted(c.mail_at for c in book))) / 1e9
     took = (max(c.end_at for c in book) - begun) / 1e9
     figure(
@@ -183,8 +187,8 @@ def test_a_throttled_recipient_never_gets_more_and_nobody_waits_for_it(
     assert most <= 2
     assert close >= 1
     assert others_took < 3e9
-    # Eight at two in five seconds, a second apart: the last may go after sixteen, and does so
+    # Eight at two in three seconds, a second apart: the last may go after ten, and does so
     # soon; each of the eight is found by a worker's look, once a second on a quiet machine.
-    assert 16 <= took < 25
+    assert 10 <= took < 19
     assert scene.journal.states() == {"sent": 208}
     assert scene.journal.one("SELECT max(attempts) FROM recipients") == 1

@@ -49,8 +49,8 @@ def test_a_dead_relay_costs_no_attempts_and_comes_back_by_one_probe(
         until(lambda: state() in ("open", "half-open"), 10, scene.logs)
         assert scene.journal.states()["sent"] == 250
         attempts = scene.journal.one("SELECT count(*) FROM attempts WHERE relay = 'sink'") - 50
-        # Each is one connection that failed.
-        assert attempts <= 12
+        # Each is one connection that failed: at most those on their way at once, in two processes.
+        assert attempts <= 2 * 10
 
         scene.relay.start()
         back = until(lambda: state() == "closed", 15, scene.logs)

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import signal
 import time
 
 from bench.faults.fault import Run, fault
-from tests.acceptance.stage import mails, until
+from tests.acceptance.stage import Program, Stage, mails, until
+from tests.acceptance.stage.load import Document
 
 QUICK = {"intake.batch": "50", "worker.conversations": "10"}
 SLOW = {"n": ["slow 0.05"]}
 #: Consuming again within this after the broker is back (seconds).
 AGAIN = 30.0
+
+
+def _publish_ahead(scene: Stage, intake: Program, lot: list[Document]) -> None:
+    """Publish, the second half while intake stands still: it stays in the broker."""
+    half = len(lot) // 2
+    scene.publish(lot[:half])
+    many = len(scene.relay.taken())
+    until(lambda: len(scene.relay.taken()) > many, 60, scene.logs)
+    intake.signal(signal.SIGSTOP)
+    scene.publish(lot[half:])
 
 
 @fault(
@@ -22,15 +34,15 @@ def rabbitmq_kills(run: Run) -> None:
     each, times = run.many(500, 150), run.many(10, 1)
     scene = run.stage("rabbitmq", "sqlite", settings=QUICK, plans=SLOW)
     intake, worker = scene.intake(), scene.worker(2)
-    documents, waits = [], []
+    documents, waits, inside = [], [], []
     for n in range(times):
         lot = mails(each, to=f"n{n}")
-        scene.publish(lot)
+        _publish_ahead(scene, intake, lot)
         documents += lot
-        started = len(documents) - each + 20
-        until(lambda s=started: len(scene.relay.taken()) >= s, 60, scene.logs)
         run.strike()
         run.ground.rabbitmq.kill()
+        inside.append(len(documents) - scene.journal.accepted())
+        intake.signal(signal.SIGCONT)
         run.ground.rabbitmq.start()
         run.lift()
         after = mails(20, to=f"after{n}")
@@ -41,8 +53,9 @@ def rabbitmq_kills(run: Run) -> None:
         waits.append(time.monotonic() - begun)
     scene.wait_finished(len(documents), 90)
     run.recovered(scene)
-    run.note(kills=times, consuming_again_after=round(max(waits), 1))
+    run.note(kills=times, consuming_again_after=round(max(waits), 1), in_it_at_least=min(inside))
     assert max(waits) <= AGAIN
+    assert min(inside) > 0, "it died with nothing in it"
     assert intake.running
     assert worker.running
     run.reckon(scene, documents, uncertain=0)
@@ -51,7 +64,7 @@ def rabbitmq_kills(run: Run) -> None:
 @fault(
     "valkey-kills",
     "Valkey (append-only file, fsync each second) dies by SIGKILL 10 times under load",
-    "nothing older than a second lost; nothing twice",
+    "nothing older than a second lost; nothing twice; consuming again ≤ 30 s",
 )
 def valkey_kills(run: Run) -> None:
     each, times = run.many(500, 150), run.many(10, 1)
@@ -61,24 +74,30 @@ def valkey_kills(run: Run) -> None:
         client.config_set("appendfsync", "everysec")
     scene = run.stage("valkey", "sqlite", settings=QUICK, plans=SLOW)
     intake, worker = scene.intake(), scene.worker(2)
-    documents = []
+    documents, waits, inside = [], [], []
     for n in range(times):
         lot = mails(each, to=f"n{n}")
-        scene.publish(lot)
+        _publish_ahead(scene, intake, lot)
         documents += lot
         # What the promise leaves out: the last second before the kill.
         time.sleep(1.5)
         run.strike()
         run.ground.valkey.kill()
+        inside.append(len(documents) - scene.journal.accepted())
+        intake.signal(signal.SIGCONT)
         run.ground.valkey.start()
         run.lift()
         after = mails(20, to=f"after{n}")
         scene.publish(after)
         documents += after
+        begun = time.monotonic()
         scene.wait_accepted(len(documents), 60)
+        waits.append(time.monotonic() - begun)
     scene.wait_finished(len(documents), 90)
     run.recovered(scene)
-    run.note(kills=times)
+    run.note(kills=times, consuming_again_after=round(max(waits), 1), in_it_at_least=min(inside))
+    assert max(waits) <= AGAIN
+    assert min(inside) > 0, "it died with nothing in it"
     assert intake.running
     assert worker.running
     run.reckon(scene, documents, uncertain=0)

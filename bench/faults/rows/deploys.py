@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
@@ -73,8 +74,8 @@ def _upgrade(scene: Stage) -> None:
 
 @fault(
     "beat-doubled-and-absent",
-    "mail that is deferred and expires: without any beat, and with three",
-    "retries need no beat; three do nothing twice",
+    "mail that is deferred or expires, and a schedule: without any beat, and with three",
+    "retries and ends need no beat; three fire once",
 )
 def beats(run: Run) -> None:
     settings = {
@@ -83,23 +84,38 @@ def beats(run: Run) -> None:
         "streams.transactional.retry.cap": "1s",
         "breakers.relay.failures": "1000",
         "breakers.domain.failures": "1000",
+        "schedules.tick.cron": "* * * * *",
+        "schedules.tick.producer": "default",
+        "schedules.tick.subject": "Each minute",
+        "schedules.tick.text": "Another one.",
+        "schedules.tick.recipients": '["tick@example.com"]',
     }
-    plans = {"soft": ["451 4.7.1 Greylisted", "250"]}
+    plans = {"soft": ["451 4.7.1 Greylisted", "250"], "never": ["451 4.7.1 Greylisted"]}
     scene = run.stage("rabbitmq", "sqlite", settings=settings, plans=plans)
     scene.intake()
     scene.worker(1)
-    without = mails(50, to="soft")
+    soon = (datetime.now(UTC) + timedelta(seconds=4)).isoformat()
+    without = mails(50, to="soft") + mails(10, to="never", expires_at=soon)
     scene.publish(without)
-    scene.wait_finished(50, 30)
+    scene.wait_finished(60, 30)
     beat = [scene.begin("beat") for _ in range(3)]
     for one in beat:
         until(lambda one=one: "beat" in one.tail(), 20)
     more = mails(50, to="soft", domain="three.example")
     scene.publish(more)
-    scene.wait_finished(100, 30)
+    scene.wait_finished(110, 30)
+    tick = {"to": ["tick@example.com"]}
+    until(lambda: scene.relay.taken()["tick@example.com"] > 0, 75, scene.logs)
+    # Whoever would fire once more does it now.
+    time.sleep(3)
+    scene.wait_finished(111, 30)
     run.strike()
     beat[0].kill()
     run.lift()
     codes = [b.stop() for b in beat[1:]]
     assert codes == [0, 0], (codes, scene.logs())
-    run.reckon(scene, [*without, *more], uncertain=0)
+    fires = scene.journal.rows("SELECT state FROM fires")
+    run.note(fires=len(fires))
+    assert len(fires) == 1
+    states = {"sent": 101, "expired": 10}
+    run.reckon(scene, [*without, *more, tick], states=states, uncertain=0)

@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import psycopg
 
 from bench.faults.fault import Run, fault
-from tests.acceptance.stage import mails, until
+from tests.acceptance.stage import Stage, mails, until
+from tests.servers import Postgres
 
 QUICK = {"intake.batch": "50", "worker.conversations": "10", "worker.lease": "3s"}
 SLOW = {"n": ["slow 0.05"]}
+#: Transactions of others that have written something and have not ended.
+_WRITING = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    " AND backend_xid IS NOT NULL AND pid <> pg_backend_pid()"
+)
+
+
+def _kill_amid_a_transaction(scene: Stage, server: Postgres) -> None:
+    """SIGKILL within a moment of seeing that something is written and not committed."""
+    dsn = server.dsn(scene.url.rpartition("/")[2])
+    with contextlib.closing(psycopg.connect(dsn, autocommit=True)) as watch:
+
+        def writing() -> bool:
+            found = watch.execute(_WRITING).fetchone()
+            return found is not None and found[0] > 0
+
+        until(lambda: any(writing() for _ in range(50)), 20, scene.logs)
+        server.kill()
 
 
 @fault(
     "postgresql-kills",
-    "PostgreSQL dies by SIGKILL 10 times under load, in the middle of commits",
+    "PostgreSQL dies by SIGKILL 10 times under load, with a transaction half written",
     "0 lost; no ack without a commit",
 )
 def postgresql_kills(run: Run) -> None:
@@ -31,7 +51,7 @@ def postgresql_kills(run: Run) -> None:
         documents += lot
         time.sleep(0.1 + run.random.random())
         run.strike()
-        server.kill()
+        _kill_amid_a_transaction(scene, server)
         lot = mails(each, to=f"away{n}")
         scene.publish(lot)
         documents += lot
@@ -111,4 +131,5 @@ def postgresql_hangs_up(run: Run) -> None:
     scene.wait_finished(many, 90 + many / 50)
     run.recovered(scene)
     run.note(sessions_ended=ended)
+    assert ended > 0, "nobody was there"
     run.reckon(scene, documents)

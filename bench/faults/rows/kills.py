@@ -6,13 +6,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bench.faults.fault import Run, fault
 from bench.faults.ground import BROKERS, PAIRS
 from tests.acceptance.stage import Kept, Stage, connections_to, mails, until
+from tests.acceptance.stage.proc import alive
 from tests.acceptance.stage.stage import ROOT
 
 #: What failed is tried again soon, and intake has many batches to be killed in.
@@ -25,6 +29,45 @@ SOON = {
 }
 #: The relay takes its time over the dot, so that kills meet open conversations.
 SLOW = {"n": ["slow 0.05"]}
+
+#: A silent process is dead after the lease; the sweep looks again within half of one (seconds).
+LEASE, SWEEP = 5.0, 2.5
+
+
+@contextmanager
+def claims_of_the_dead(run: Run, scene: Stage) -> Iterator[list[float]]:
+    """How long (seconds) mail has been found claimed by a process that is gone, for each.
+
+    From the last kill on, and from when somebody lives who can bury it: the kill may have
+    met all. A claim under no lease at all has no living owner either.
+    """
+    query = (
+        "SELECT DISTINCT r.lease_id AS lease, l.pid AS pid FROM recipients r"
+        " LEFT JOIN leases l ON l.id = r.lease_id WHERE r.state = 'sending'"
+    )
+    since: dict[int | None, float] = {}
+    found: list[float] = []
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.2):
+            rows = scene.journal.rows(query)
+            others = scene.journal.rows("SELECT pid FROM leases WHERE kind = 'worker'")
+            able = any(alive(row["pid"]) for row in others)
+            now = time.time()
+            theirs = {r["lease"] for r in rows if r["pid"] is None or not alive(r["pid"])}
+            for lease in theirs:
+                since[lease] = max(since.get(lease, now), run.lifted) if able else now
+            for lease in since.keys() - theirs:
+                found.append(now - since.pop(lease))
+
+    watch = threading.Thread(target=look)
+    watch.start()
+    try:
+        yield found
+    finally:
+        over.set()
+        watch.join()
 
 
 def kill(scene: Stage, pid: int) -> int:
@@ -62,30 +105,34 @@ def kill_one(run: Run, scene: Stage, workers: list[Kept]) -> int:
 
 def kills(run: Run, broker: str, journal: str) -> None:
     many, times = run.many(10_000, 1200), run.many(50, 4)
-    scene = run.stage(broker, journal, settings=SOON, plans=SLOW)
+    settings = SOON | {"worker.lease": f"{LEASE:g}s"}
+    scene = run.stage(broker, journal, settings=settings, plans=SLOW)
     documents = mails(many)
     scene.publish(documents)
     intake = scene.keep(scene.intake)
     workers = [scene.keep(lambda: scene.worker(1)), scene.keep(lambda: scene.worker(1))]
     open_then = 0
-    for n in range(times):
-        share = (n + run.random.random()) / times * 0.9
-        until(lambda s=share: sum(scene.relay.taken().values()) >= s * many, 120, scene.logs)
-        open_then += kill_one(run, scene, workers)
-        if run.random.random() < 0.3:
-            intake.program.signal(signal.SIGKILL)
-    scene.wait_finished(many, 120 + many / 20)
+    with claims_of_the_dead(run, scene) as claims:
+        for n in range(times):
+            share = (n + run.random.random()) / times * 0.9
+            until(lambda s=share: sum(scene.relay.taken().values()) >= s * many, 120, scene.logs)
+            open_then += kill_one(run, scene, workers)
+            if run.random.random() < 0.3:
+                intake.program.signal(signal.SIGKILL)
+        scene.wait_finished(many, 120 + many / 20)
     for one in (intake, *workers):
         one.leave()
     run.recovered(scene)
     run.note(kills=times, open_at_kills=open_then)
+    run.note(burials=len(claims), longest_claim_of_the_dead=round(max(claims), 1))
+    assert max(claims) <= LEASE + SWEEP, "the mail of the dead stays theirs"
     run.reckon(scene, documents, uncertain=open_then)
 
 
 @fault(
     "worker-kills",
     "a worker, its child or both die by SIGKILL 50 times in 10,000 mails; so does intake",
-    "uncertain ≤ conversations open at the kills",
+    "uncertain ≤ conversations open at the kills; the dead's mail is free in a lease and a sweep",
 )
 def worker_kills(run: Run) -> None:
     kills(run, *run.random.choice(PAIRS))
@@ -139,24 +186,46 @@ def intake_kills_list(run: Run) -> None:
 
 
 _PRODUCER = """
-import sys
+import os, signal, sys
 from tests.acceptance.stage.load import mails, publish_amqp, publish_stream
-broker, many, socket = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+broker, many, socket, dies, at_chunk = sys.argv[1], int(sys.argv[2]), *sys.argv[3:]
+
+def die():
+    print(dies, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def before_the_word():
+    # All is written, and whoever would read the broker's answer dies instead.
+    if broker.startswith("amqp"):
+        import amqp
+        amqp.Connection.drain_events = lambda *_, **__: die()
+    else:
+        from redis.connection import AbstractConnection
+        AbstractConnection.read_response = lambda *_, **__: die()
+
 lot = [mail | {"idempotency_key": f"k{n}"} for n, mail in enumerate(mails(many))]
 for at in range(0, many, 10):
     chunk = lot[at : at + 10]
+    here = at // 10 == int(at_chunk)
     if broker.startswith("amqp"):
-        publish_amqp(broker, chunk)
+        publish_amqp(broker, chunk, ready=before_the_word if here and dies == "before" else None)
     else:
         import redis
-        publish_stream(redis.Redis(unix_socket_path=socket), chunk)
+        client = redis.Redis(unix_socket_path=socket)
+        client.ping()
+        if here and dies == "before":
+            before_the_word()
+        publish_stream(client, chunk)
+    if here and dies == "after":
+        die()
     print(at + len(chunk), flush=True)
 """
 
 
 @fault(
     "producer-kills",
-    "a producer dies by SIGKILL before or after the broker's word, and says all of it again",
+    "a producer dies by SIGKILL before the broker's word, after it or anywhere, 20 times each,"
+    " and says all of it again",
     "1 copy each",
 )
 def producer_kills(run: Run) -> None:
@@ -166,22 +235,38 @@ def producer_kills(run: Run) -> None:
     scene.worker(1)
     socket = scene.broker.removeprefix("redis+socket://")
     command = [sys.executable, "-c", _PRODUCER, scene.broker, str(many), socket]
-    for _ in range(run.many(20, 3)):
+    died: Counter[str] = Counter()
+    for n in range(run.many(60, 6)):
+        dies = ("before", "after", "anywhere")[n % 3]
         producer = subprocess.Popen(
-            command, stdout=subprocess.PIPE, cwd=Path(ROOT), env=scene.environment
+            [*command, dies, str(run.random.randrange(15))],
+            stdout=subprocess.PIPE,
+            cwd=Path(ROOT),
+            env=scene.environment,
+            text=True,
         )
         assert producer.stdout is not None
-        for _ in range(run.random.randint(1, 15)):
-            producer.stdout.readline()
-        time.sleep(run.random.random() / 100)
+        if dies == "anywhere":
+            for _ in range(run.random.randint(1, 15)):
+                producer.stdout.readline()
+            time.sleep(run.random.random() / 100)
+            producer.kill()
         run.strike()
-        producer.kill()
+        said = producer.stdout.read().split()
+        code = producer.wait(30)
         run.lift()
-        producer.wait()
         producer.stdout.close()
+        assert dies == "anywhere" or (code, said[-1]) == (-signal.SIGKILL, dies), (code, said)
+        died[dies] += 1
     subprocess.run(
-        command, cwd=ROOT, env=scene.environment, check=True, stdout=subprocess.DEVNULL, timeout=60
+        [*command, "never", "-1"],
+        cwd=ROOT,
+        env=scene.environment,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        timeout=60,
     )
+    run.note(died=dict(died))
     scene.wait_finished(many)
     run.recovered(scene)
     run.reckon(scene, mails(many), uncertain=0)

@@ -31,8 +31,12 @@ SETTINGS = {
 }
 #: Seconds of a network that loses everything, also of new connections.
 DARK = 15.0
-#: What a busy machine, and one noticing after another, may add to a stated time (seconds).
-GRACE = 10.0
+
+
+def at_most(within: float) -> float:
+    """A stated time (seconds), and what a busy machine and one noticing after another may add:
+    a third, and no less than a second."""
+    return within + max(1.0, within / 3)
 
 
 def lose(
@@ -79,7 +83,7 @@ def lose(
             before = len(proxy.lost())
             assert proxy.forget(way)
             run.lift()
-            slowest = noticed(run, proxy, before, within + GRACE, lambda: publish(2, "n"))
+            slowest = noticed(run, proxy, before, at_most(within), lambda: publish(2, "n"))
             scene.wait_finished(len(documents), within + 60)
             run.note(**{f"noticed_{way}": slowest})
             run.note(**{f"well_{way}": round(time.time() - run.lifted, 1)})

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 
 from bench.faults.fault import Run, fault
-from tests.acceptance.stage import mails, until
+from bench.faults.proxy import Proxy
+from tests.acceptance.stage import Stage, mails, until
+from tests.acceptance.stage.books import Journal
 
 SETTINGS = {
     "intake.batch": "50",
@@ -20,6 +22,22 @@ SETTINGS = {
 }
 
 
+def _beyond(url: str, proxy: Proxy) -> str:
+    return url.replace(f":{proxy.port}/", f":{proxy.target}/")
+
+
+def _nothing_passes(scene: Stage, what: str, accepted: int) -> None:
+    """Watch for longer than a lease what cannot go on."""
+    time.sleep(1)
+    sent = len(scene.relay.book())
+    time.sleep(3.5)
+    # Nothing new comes from a broker that nobody reaches, or into a journal.
+    if what in ("broker", "journal"):
+        assert scene.journal.accepted() == accepted, "mail came through the cut"
+    if what in ("journal", "relay"):
+        assert len(scene.relay.book()) == sent, "mail went through the cut"
+
+
 def part(run: Run, what: str, broker: str, journal: str, *, uncertain: int | None) -> None:
     """Cut once, swallow once, each for longer than a lease, with mail under way."""
     many = run.many(3000, 300)
@@ -29,25 +47,26 @@ def part(run: Run, what: str, broker: str, journal: str, *, uncertain: int | Non
     intake, worker = scene.intake(), scene.worker(2)
     scene.wait_for_workers(2)
     documents = mails(many)
-    # The producer stands on the broker's side of the cut.
-    inside = scene.broker
+    # The producer and whoever reads the books stand on the far side of the cut.
     if what == "broker":
-        scene.broker = inside.replace(f":{proxy.port}/", f":{proxy.target}/")
+        scene.broker = _beyond(scene.broker, proxy)
+    if what == "journal":
+        scene.journal = Journal(_beyond(scene.url, proxy))
     scene.publish(documents[: many // 2])
     until(lambda: len(scene.relay.taken()) >= many // 10, 60, scene.logs)
+    until(lambda: scene.journal.accepted() >= many // 2, 60, scene.logs)
     run.strike()
-    proxy.cut()
-    scene.publish(documents[many // 2 :])
-    time.sleep(1)
-    quiet = len(scene.relay.book())
-    time.sleep(3)
-    if what in ("journal", "relay"):
-        assert len(scene.relay.book()) == quiet, "mail went without a journal"
+    assert proxy.cut() > 0, "nobody stood behind it"
+    scene.publish(documents[many // 2 : 3 * many // 4])
+    _nothing_passes(scene, what, many // 2)
     proxy.heal()
     run.lift()
+    until(lambda: scene.journal.accepted() >= 3 * many // 4, 90, scene.logs)
     until(lambda: len(scene.relay.taken()) >= many // 2, 90, scene.logs)
     proxy.hang()
-    time.sleep(5)
+    time.sleep(0.5)
+    scene.publish(documents[3 * many // 4 :])
+    _nothing_passes(scene, what, 3 * many // 4)
     proxy.heal()
     run.lift()
     scene.wait_finished(many, 90)

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from bench.faults.fault import Run, fault
+from bench.faults.ground import JOURNALS
 from bench.faults.rows.kills import SOON
 from tests.acceptance.stage import mails, until
 
@@ -15,7 +16,7 @@ from tests.acceptance.stage import mails, until
 LEASE = 5.0
 
 
-def stand_still(run: Run, point: str, copies: int, journal: str = "sqlite") -> None:
+def stand_still(run: Run, point: str, copies: int, journal: str) -> None:
     """One process stops at ``point``, is buried, and wakes up when others have done its work.
 
     ``copies`` is how many of the mail in its hand there may be in the end.
@@ -93,23 +94,25 @@ def wake_late(run: Run, *, amid: bool, **more: Any) -> None:
     run.reckon(scene, documents, uncertain=0)
 
 
-def _enter(point: str, where: str, copies: int) -> None:
+def _enter(point: str, where: str, copies: int, journal: str) -> None:
     must = "sends nothing, 0 uncertain" if copies == 1 else "1 uncertain, 1 copy more at most"
+    suffix = "" if journal == "sqlite" else f"-{journal}"
 
     @fault(
-        f"pause-{point.replace('.', '-').replace('_', '-')}",
-        f"SIGSTOP past the lease {where}",
+        f"pause-{point.replace('.', '-').replace('_', '-')}{suffix}",
+        f"SIGSTOP past the lease {where}; {journal}",
         must,
     )
     def pause(run: Run) -> None:
-        stand_still(run, point, copies)
+        stand_still(run, point, copies, journal)
 
 
-_enter("take.claimed", "after the claim", 1)
-_enter("smtp.before_dot", "right before the dot is marked", 1)
-_enter("smtp.marked", "between the mark and the dot", 2)
-_enter("smtp.after_dot", "after the dot", 2)
-_enter("settle.begin", "with the relay's 250 in hand", 2)
+for _journal in JOURNALS:
+    _enter("take.claimed", "after the claim", 1, _journal)
+    _enter("smtp.before_dot", "right before the dot is marked", 1, _journal)
+    _enter("smtp.marked", "between the mark and the dot", 2, _journal)
+    _enter("smtp.after_dot", "after the dot", 2, _journal)
+    _enter("settle.begin", "with the relay's 250 in hand", 2, _journal)
 
 
 @fault(

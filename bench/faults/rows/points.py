@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections import Counter
 from typing import Any
+from urllib.parse import urlsplit
 
 from bench.faults.fault import Run, fault
 from bench.faults.ground import PAIRS
 from bench.faults.rows.kills import SOON
 from mailgate.failpoints import POINTS
-from tests.acceptance.stage import Told, mails, until
+from tests.acceptance.stage import Stage, Told, mails, until
 
 #: Of operators' commands, of events and of digests: their faults are elsewhere.
 _NOT_HERE = ("resend.", "events.", "digest.")
 #: Come to with each mail; the others with each batch or turn.
 _EACH_MAIL = ("smtp.", "render.")
+#: Of whom dies here nobody can know what the relay has.
+_PAST_THE_DOT = ("smtp.marked", "smtp.after_dot", "smtp.after_reply", "smtp.accepted")
 #: Below this size only a few points.
 SMALL = 0.02
 #: Come to once or twice in the life of a process.
 _SELDOM = ("smtp.in_body", "smtp.connecting")
+#: The relay takes its time, so that what is cut has had no answer yet. Every other connection
+#: is offered no pipelining, where commands go one by one.
+PLANS = {"n": ["slow 0.02"], "large": ["slow 0.02"], "EHLO": ["", "plain"] * 500}
 #: Larger than what goes out in one write, so that there is a place between body and dot.
 _LARGE = {"text": "A long story. " * 6000}
 
@@ -56,11 +62,16 @@ def die_at(
 ) -> None:
     """Mails flow until each of the points has killed ``times`` processes.
 
-    ``patience`` (seconds) is for 63 mails, ``more`` for the stage. With the action
-    ``raise`` nobody dies: what a conversation meets then is held, before its dot.
+    ``action`` is what a point does: ``kill``, ``raise``, or ``drop`` whoever is spoken to there.
+
+    ``patience`` (seconds) is for 63 mails when few deaths are still to come: each of
+    those is a start of a process, mostly of the one intake. ``more`` is for the stage.
+    With the action ``raise`` nobody dies in a conversation: what it meets then is held,
+    before its dot.
     """
     settings = SOON | {"intake.batch": "10", "worker.conversations": "10"}
-    scene = run.stage(broker, journal, settings=settings, plans={"n": ["slow 0.02"]}, **more)
+    settings |= more.pop("settings", {})
+    scene = run.stage(broker, journal, settings=settings, plans=PLANS, **more)
 
     def when(name: str) -> int:
         if name in _SELDOM or name.startswith("burial."):
@@ -68,20 +79,25 @@ def die_at(
         return run.random.randint(1, 25 if name.startswith(_EACH_MAIL) else 3)
 
     told = Told(scene.broker if broker == "rabbitmq" else scene.redis())
-    scene.arm(",".join(f"{name}={action}@{when(name)}*{times}" for name in names))
+
+    def does(name: str) -> str:
+        return f"drop:{_spoken_to(scene, name)}" if action == "drop" else action
+
+    scene.arm(",".join(f"{name}={does(name)}@{when(name)}*{times}" for name in names))
     intake = scene.keep(scene.intake)
     workers = [scene.keep(lambda: scene.worker(2)), scene.keep(lambda: scene.worker(1))]
     documents = []
     wanted = Counter(dict.fromkeys(names, times))
     # Many more than it takes: a death elsewhere begins the count of another point anew.
     for lap in range(100):
-        lot = mails(60, to=f"n{lap}") + mails(3, to=f"large{lap}", **_LARGE)
+        lot = mails(60, to=f"n+{lap}") + mails(3, to=f"large+{lap}", **_LARGE)
         for n, document in enumerate(lot):
             if n % 2:  # with and without a key
                 document["id"] = f"{lap}-{n}"
         documents += lot
         scene.publish(lot)
-        scene.wait_finished(len(documents), patience)
+        to_come = wanted.total() - len(scene.fired())
+        scene.wait_finished(len(documents), max(patience, 3.0 * to_come))
         if wanted <= Counter(name for name, _ in scene.fired()):
             break
     for one in (intake, *workers):
@@ -96,11 +112,23 @@ def die_at(
     # A death leaves at most what was open in its process; that there are no more copies
     # than outcomes on record is the oracle's.
     held = scene.journal.states().get("held", 0)
-    inside = [name for name in fired.elements() if name.startswith(_EACH_MAIL)]
-    assert held <= (len(inside) if action == "raise" else 0)
     run.note(held=held)
+    dots = sum(fired[name] for name in _PAST_THE_DOT)
+    if action == "raise":
+        # Each is one conversation's, and nobody else's.
+        inside = sum(n for name, n in fired.items() if name.startswith(_EACH_MAIL))
+        assert held == inside - dots, "not each before its dot is held"
+        most = dots
+    else:
+        assert held == 0
+        # Whoever dies may have as many dots out as it has conversations. Where its one is at
+        # the point, what was read and marked is known.
+        alone = settings["worker.conversations"] == "1"
+        most = dots - fired["smtp.accepted"] if alone else 10 * fired.total()
     states = {"sent": len(documents) - held} | ({"held": held} if held else {})
-    run.reckon(scene, documents, states=states, uncertain=10 * fired.total())
+    account = run.reckon(scene, documents, states=states, uncertain=most)
+    if action == "raise":
+        assert account.uncertain == dots, "not each after its dot is uncertain"
 
 
 def _enter(broker: str, journal: str) -> None:
@@ -125,4 +153,56 @@ for _pair in PAIRS:
 )
 def points_raise(run: Run) -> None:
     names = [n for n in path() if not n.startswith("burial.")]
-    die_at(run, names, run.many(20, 1), *run.random.choice(PAIRS), action="raise")
+    pair = run.random.choice(PAIRS)
+    die_at(run, names, run.many(20, 1), *pair, action="raise")
+
+
+@fault(
+    "points-one-by-one",
+    "a process with one conversation dies at each of its points but those between mark and"
+    " answer, 20 times each, and intake at each of its own",
+    "0 uncertain: the spool proves what was not sent and what was",
+)
+def points_one_by_one(run: Run) -> None:
+    unknown = ("smtp.marked", "smtp.after_dot", "smtp.after_reply")
+    # At those of a turn the conversation of the next mail may be between mark and answer.
+    here = ("intake.", *_EACH_MAIL)
+    names = [n for n in path() if n.startswith(here) and n not in unknown]
+    settings = {"worker.conversations": "1"}
+    die_at(run, names, run.many(20, 1), *run.random.choice(PAIRS), settings=settings)
+
+
+#: Where the broker is spoken to, and neither the journal nor the relay.
+_AT_THE_BROKER = ("intake.received", "intake.before_ack", "intake.after_ack", "ring.before")
+#: No connection to whom is spoken to next is there yet, or need be.
+_ALONE = ("smtp.connecting", "burial.")
+
+
+def _spoken_to(scene: Stage, name: str) -> int | None:
+    """The port of whoever is spoken to at this point: the relay, the journal or the broker."""
+    if name.startswith(_EACH_MAIL):
+        return scene.relay.port
+    return urlsplit(scene.broker if name in _AT_THE_BROKER else scene.url).port
+
+
+@fault(
+    "points-drop",
+    "all connections to the relay, the journal or the broker are cut at each point, 20 times each",
+    "0 lost; before the dot tried again, after it uncertain",
+)
+def points_drop(run: Run) -> None:
+    names = [n for n in path() if not n.startswith(_ALONE)]
+    # What is cut off on purpose is no sign of a relay that is down.
+    settings = {"breakers.relay.failures": "1000", "breakers.domain.failures": "1000"}
+    pair = "rabbitmq", "postgresql"
+    die_at(run, names, run.many(20, 1), *pair, action="drop", settings=settings)
+    cut: Counter[str] = Counter()
+    for line in (run.scene.directory / "dropped").read_text().splitlines():
+        name, number = line.split()
+        cut[name] += int(number)
+    run.note(cut=cut.total())
+    if run.size >= 0.5:
+        # A single one may come when what it would cut was cut just before.
+        assert all(cut[name] for name in names), (
+            f"nothing to cut: {[n for n in names if not cut[n]]}"
+        )

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 
 from bench.faults.fault import Run, fault
-from tests.acceptance.stage import mails
+from tests.acceptance.stage import gaps, mails
 
+#: What is deferred is tried again after this (seconds).
+RETRY = 1.0
 SETTINGS = {
-    "streams.transactional.retry.first": "1s",
+    "streams.transactional.retry.first": f"{RETRY:g}s",
     "streams.transactional.retry.factor": "1",
     # Greylisting asks for minutes.
     "streams.transactional.retry.cap": "1s",
@@ -19,6 +21,13 @@ SETTINGS = {
     # Many troubles in a row would open a breaker, and each conversation counts here.
     "breakers.relay.failures": "1000",
     "breakers.domain.failures": "1000",
+}
+#: Of the usual mix: the kind and class of each attempt.
+STORIES = {
+    "n": [("sent", "")],
+    "hard": [("bounce", "unknown_address")],
+    "soft": [("defer", "greylisted"), ("sent", "")],
+    "dot": [("defer", "relay_full"), ("sent", "")],
 }
 CUTS = ("drop", "reset", "half", "mute")
 
@@ -64,7 +73,7 @@ def relay_cuts(run: Run) -> None:
 @fault(
     "relay-mix",
     "10% bounce, 5% are deferred, 5% are refused at the dot first",
-    "the right state and number of attempts for each",
+    "the right state, class, number and schedule of attempts for each",
 )
 def relay_mix(run: Run) -> None:
     many = run.many(4000, 200)
@@ -87,7 +96,18 @@ def relay_mix(run: Run) -> None:
     scene.wait_finished(many, 60 + many / 20)
     states = {"bounced": many // 10, "sent": many - many // 10}
     run.reckon(scene, documents, states=states, uncertain=0)
-    attempts = scene.journal.rows("SELECT email, attempts FROM recipients")
-    for row in attempts:
-        twice = row["email"].startswith(("soft", "dot"))
-        assert row["attempts"] == 1 + twice, row
+    rows = scene.journal.rows(
+        "SELECT r.email, r.attempts, a.kind, a.error_class FROM recipients r"
+        " JOIN attempts a ON a.recipient_id = r.id ORDER BY a.id"
+    )
+    told = defaultdict(list)
+    for row in rows:
+        told[row["email"]].append((row["kind"], row["error_class"]))
+        assert row["attempts"] == 1 + row["email"].startswith(("soft", "dot")), row
+    for email, story in told.items():
+        assert story == STORIES[email.partition("+")[0]], (email, story)
+    # The schedule: no sooner than it says, and not long after.
+    waits = gaps(scene.relay.book(), "soft") + gaps(scene.relay.book(), "dot")
+    run.note(soonest_try_after=round(min(waits), 2), latest_try_after=round(max(waits), 2))
+    assert len(waits) == 2 * (many // 20)
+    assert min(waits) >= RETRY - 0.1

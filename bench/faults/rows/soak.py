@@ -187,8 +187,11 @@ def soak(run: Run) -> None:
         one.leave()
     warm = min(WARM, SECONDS / 3)
     slopes = meter.slopes(warm)
-    # What a relay that stands still finds in its sockets it reads all at once. Of that time
-    # only the whole can be judged: what it reads then was written then.
+    # What a relay that stands still finds in its sockets it reads all at once, whether it was
+    # told to or the machine had no time for it. Of that time only the whole can be judged: what
+    # it reads then was written then.
+    stalls = [(a, b + 10**7) for a, b in scene.relay.stalls() if b - a < 10**9]
+    hung += stalls
     seen = [c.mail_at for c in scene.relay.book()]
     fullest = busiest([at for at in seen if not any(a < at < b for a, b in hung)], 1.0)
     full = max(
@@ -200,6 +203,8 @@ def soak(run: Run) -> None:
         mails_a_second=round(rate, 1),
         fullest_second=fullest,
         fullest_hang=f"{full:.0%} of the limit",
+        relay_stalls=len(stalls),
+        longest_stall=round(max((b - a for a, b in stalls), default=0) / 10**9, 3),
         faults=dict(made),
         drained_after=round(drained, 1),
         rss_mib=[round(rss / 1024) for rss, _, _ in slopes],
@@ -214,6 +219,7 @@ def soak(run: Run) -> None:
     assert all(fds <= 3 for _, _, fds in slopes), "descriptors leak"
     if SECONDS >= 3000:
         # In less time a slope is noise.
+        assert len(slopes) >= 3, "intake, a worker and its child were not all watched"
         assert all(slope < 1 for _, slope, _ in slopes), "memory grows"
 
 

@@ -8,8 +8,8 @@ what its commands print.
 
 from tests.acceptance.stage.books import Account, Journal
 from tests.acceptance.stage.load import mails, publish_amqp, publish_list, publish_stream
-from tests.acceptance.stage.proc import Kept, Program, connections_to, cpu_seconds, family
-from tests.acceptance.stage.relay import Copy, Relay
+from tests.acceptance.stage.proc import Kept, Program, connections_to, cpu_seconds, family, measure
+from tests.acceptance.stage.relay import Copy, Relay, gaps
 from tests.acceptance.stage.stage import Stage, until
 from tests.acceptance.stage.told import Told
 
@@ -25,7 +25,9 @@ __all__ = [
     "connections_to",
     "cpu_seconds",
     "family",
+    "gaps",
     "mails",
+    "measure",
     "publish_amqp",
     "publish_list",
     "publish_stream",

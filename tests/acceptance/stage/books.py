@@ -32,6 +32,10 @@ class Journal:
         [row] = self.rows(query, **values)
         return next(iter(row.values()))
 
+    def execute(self, statement: str, **values: Any) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(sa.text(statement), values)
+
     def states(self) -> dict[str, int]:
         rows = self.rows("SELECT state, count(*) AS n FROM recipients GROUP BY state")
         return {row["state"]: row["n"] for row in rows}
@@ -58,10 +62,11 @@ class Journal:
 class Account:
     """What a comparison of the three books found.
 
-    ``lost``: published, and not accounted for. ``extra``: more copies at the sink
-    than one and its uncertain attempts. ``unsent``: recorded as sent, not at the sink.
-    ``strange``: in one of our books, never published. ``silent``: at the sink, although no
-    attempt on record is sent or uncertain.
+    ``lost``: published, and not accounted for. ``extra``: more copies at the sink than one
+    and its uncertain attempts, or than attempts that are on record as sent or uncertain.
+    ``unsent``: on record as sent more often than at the sink. ``strange``: in one of our
+    books, never published. ``odd``: the state says sent and no attempt does, or the other
+    way round. ``parked``: how many documents intake took for bad.
     """
 
     published: int
@@ -74,12 +79,13 @@ class Account:
     unsent: tuple[str, ...]
     strange: tuple[str, ...]
     unfinished: tuple[str, ...]
-    silent: tuple[str, ...] = ()
+    odd: tuple[str, ...]
+    parked: int
 
     @property
     def clean(self) -> bool:
-        found = (self.lost, self.extra, self.unsent, self.strange, self.unfinished, self.silent)
-        return not any(found)
+        found = (self.lost, self.extra, self.unsent, self.strange, self.unfinished, self.odd)
+        return not any(found) and not self.parked
 
 
 def reckon(journal: Journal, taken: Mapping[str, int], published: Iterable[str]) -> Account:
@@ -91,29 +97,29 @@ def reckon(journal: Journal, taken: Mapping[str, int], published: Iterable[str])
     )
     wanted = set(published)
     known = Counter(row["email"] for row in rows)
+    sure: Counter[str] = Counter()
     unsure: Counter[str] = Counter()
     for row in rows:
+        sure[row["email"]] += row["sure"]
         unsure[row["email"]] += row["uncertain"]
     # A message that intake wrote twice is an extra copy too, whatever became of it.
-    doubled = {email for email, n in known.items() if n > 1}
+    extra = {email for email, n in known.items() if n > 1}
+    extra |= {e for e, n in taken.items() if n > min(1, sure[e]) + unsure[e]}
+
+    def those(found: Iterable[str]) -> tuple[str, ...]:
+        return tuple(sorted(found))
+
     return Account(
         published=len(wanted),
         copies=sum(taken.values()),
         repeated=sum(n - 1 for n in taken.values() if n > 1),
         uncertain=sum(unsure.values()),
         states=dict(Counter(row["state"] for row in rows)),
-        lost=tuple(sorted(wanted - known.keys())),
-        extra=tuple(sorted(doubled | {e for e, n in taken.items() if n > 1 + unsure[e]})),
-        unsent=tuple(
-            sorted(r["email"] for r in rows if r["state"] == "sent" and not taken.get(r["email"]))
-        ),
-        strange=tuple(sorted((known.keys() | taken.keys()) - wanted)),
-        unfinished=tuple(sorted(r["email"] for r in rows if r["state"] in _WAITING)),
-        silent=tuple(
-            sorted(
-                r["email"]
-                for r in rows
-                if taken.get(r["email"]) and not (r["sure"] or r["uncertain"])
-            )
-        ),
+        lost=those(wanted - known.keys()),
+        extra=those(extra),
+        unsent=those(e for e, n in sure.items() if n > taken.get(e, 0)),
+        strange=those((known.keys() | taken.keys()) - wanted),
+        unfinished=those(r["email"] for r in rows if r["state"] in _WAITING),
+        odd=those(r["email"] for r in rows if (r["state"] == "sent") != bool(r["sure"])),
+        parked=int(journal.one("SELECT count(*) FROM parked")),
     )

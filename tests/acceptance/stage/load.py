@@ -6,7 +6,7 @@ Owns the raw publishing over each door. Uses nothing of mailgate.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -61,8 +61,16 @@ def publish_list(client: redis.Redis, documents: Sequence[Document | bytes]) -> 
         client.lpush("mailgate:inbox:list", *(raw(document) for document in chunk))
 
 
-def publish_amqp(url: str, documents: Sequence[Document | bytes], **properties: Any) -> None:
-    """basic.publish to the default exchange, persistent; returns when the broker has all."""
+def publish_amqp(
+    url: str,
+    documents: Sequence[Document | bytes],
+    ready: Callable[[], None] | None = None,
+    **properties: Any,
+) -> None:
+    """basic.publish to the default exchange, persistent; returns when the broker has all.
+
+    ``ready`` is called before the first of them, when all else has been said.
+    """
     part = urlsplit(url)
     with amqp.Connection(
         f"{part.hostname}:{part.port}", part.username, part.password, virtual_host=part.path[1:]
@@ -81,6 +89,8 @@ def publish_amqp(url: str, documents: Sequence[Document | bytes], **properties: 
 
         channel.events["basic_ack"].add(on_ack)
         channel.confirm_select()
+        if ready is not None:
+            ready()
         for document in documents:
             message = amqp.Message(raw(document), delivery_mode=2, **properties)
             channel.basic_publish(message, "", "mailgate.inbox")

@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from tests.servers import Daemon, free_port
@@ -77,6 +78,11 @@ class Relay:
         whole = text[: text.rfind(b"\n") + 1]
         return [Copy(**json.loads(line)) for line in whole.splitlines()]
 
+    def stalls(self) -> list[tuple[int, int]]:
+        """From when to when (ns) the machine did not let it read."""
+        lines = self._path.with_name("book.stalls").read_text().splitlines()
+        return [(int(begun), int(end)) for begun, end in map(str.split, lines)]
+
     def most_connections(self) -> int:
         """How many were open at once, at most."""
         doors = self._path.with_name("book.doors").read_text()
@@ -121,3 +127,12 @@ def busiest(times: Sequence[int], window: float) -> int:
             first += 1
         most = max(most, last - first + 1)
     return most
+
+
+def gaps(copies: Iterable[Copy], name: str) -> list[float]:
+    """Seconds between two tries for one recipient, of all whose address begins with ``name``."""
+    ends: dict[str, list[int]] = defaultdict(list)
+    for copy in copies:
+        if copy.recipient.startswith(name):
+            ends[copy.recipient].append(copy.end_at)
+    return [(b - a) / 1e9 for tries in ends.values() for a, b in pairwise(sorted(tries))]

@@ -6,10 +6,12 @@ that recipient gets the n-th, and the last one stays. Answers: ``250``; ``451 �
 ``550 …`` to RCPT; ``dot 451 …`` to the final dot; ``drop`` (the mail is taken and the
 connection closed without an answer), ``reset`` (the same by RST), ``half`` (the same after
 half an answer), ``mute`` (taken, and nothing is ever answered); ``slow SECONDS`` (then
-250); ``hang`` (RCPT is noted and never answered). Every end of a transaction is a line of
-JSON in BOOK,
-written before the answer leaves. BOOK.doors has a line for each connection that comes
-(``TIME 1``) or goes (``TIME -1``). Imports nothing but the standard library.
+250); ``hang`` (RCPT is noted and never answered). The name ``EHLO`` stands for connections:
+the n-th that is answered ``plain`` is offered no pipelining. Every end of a transaction is
+a line of JSON in BOOK, written before the answer leaves. BOOK.doors has a line for each
+connection that comes (``TIME 1``) or goes (``TIME -1``), BOOK.stalls one for each time
+(``FROM TO``) in which the machine did not let the sink work: what came meanwhile has the
+time of its end. Imports nothing but the standard library.
 """
 
 import asyncio
@@ -26,13 +28,16 @@ import time
 _ADDRESS = re.compile(rb"<([^>]*)>")
 _HEADER = re.compile(rb"(?im)^(Message-ID|Date):[ \t]*(.*(?:\r\n[ \t].*)*)\r\n")
 _OFFERS = b"250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 SIZE 50000000\r\n"
+#: How often it looks whether it is let work, and from which delay on it is not (seconds).
+_PULSE, _STALL = 0.01, 0.02
+_PLAIN = _OFFERS.replace(b"250-PIPELINING\r\n", b"")
 
 
 class Book:
     def __init__(self, path: str, plans: dict[str, list[str]]) -> None:
-        self._fd, self._doors = (
+        self._fd, self._doors, self._stalls = (
             os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            for name in (path, f"{path}.doors")
+            for name in (path, f"{path}.doors", f"{path}.stalls")
         )
         self._plans = plans
         self._seen: dict[str, int] = {}
@@ -47,6 +52,10 @@ class Book:
     def door(self, change: int) -> None:
         """A connection has come (1) or gone (-1)."""
         os.write(self._doors, b"%d %d\n" % (time.time_ns(), change))
+
+    def stall(self, begun: int, end: int) -> None:
+        """Between these times nothing was read."""
+        os.write(self._stalls, b"%d %d\n" % (begun, end))
 
     def write(self, **line: object) -> None:
         os.write(self._fd, json.dumps(line).encode() + b"\n")
@@ -102,7 +111,7 @@ class Conversation(asyncio.Protocol):
         verb = line[:4].upper()
         say = self.transport.write
         if verb == b"EHLO":
-            say(_OFFERS)
+            say(_PLAIN if self._book.answer("EHLO") == "plain" else _OFFERS)
         elif verb == b"MAIL":
             self._mail_at = time.time_ns()
             self._sender, self._recipient = _address(line), ""
@@ -196,6 +205,15 @@ def _be_punctual() -> None:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
 
 
+async def _watch(book: Book) -> None:
+    while True:
+        begun = time.time_ns()
+        await asyncio.sleep(_PULSE)
+        end = time.time_ns()
+        if end - begun > (_PULSE + _STALL) * 1e9:
+            book.stall(begun, end)
+
+
 async def main() -> None:
     port, path, plans = sys.argv[1:]
     _be_punctual()
@@ -203,7 +221,9 @@ async def main() -> None:
     server = await asyncio.get_running_loop().create_server(
         lambda: Conversation(book), "127.0.0.1", int(port), backlog=1024
     )
+    watching = asyncio.create_task(_watch(book))
     await server.serve_forever()
+    watching.cancel()
 
 
 if __name__ == "__main__":

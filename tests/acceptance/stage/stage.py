@@ -6,6 +6,7 @@ nothing that was started outlives the test.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -55,7 +56,11 @@ class Stage:
         self.broker = broker
         self.relay = Relay(directory / "relay", plans)
         self.journal = Journal(journal)
+        #: Where the journal is.
+        self.url = journal
         self._started: list[Program] = []
+        # Who keeps programs starts them from threads of their own.
+        self._number = itertools.count()
         self._kept: list[Kept] = []
         said = {
             "state_dir": str(directory / "state"),
@@ -104,7 +109,7 @@ class Stage:
 
     def begin(self, *arguments: str, env: Mapping[str, str] | None = None) -> Program:
         """A command that runs on."""
-        log = self.directory / f"{len(self._started):02}-{arguments[0]}.log"
+        log = self.directory / f"{next(self._number):02}-{arguments[0]}.log"
         program = Program(
             [*self._program, *arguments],
             log=log,
@@ -124,7 +129,7 @@ class Stage:
 
     def worker(self, concurrency: int = 2, *options: str) -> Program:
         """A worker of so many processes, with a node name of its own."""
-        name = f"stage{len(self._started)}"
+        name = f"stage{next(self._number)}"
         count = ("--concurrency", str(concurrency))
         return self.begin("worker", *count, "--name", name, *options)
 
