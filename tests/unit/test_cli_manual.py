@@ -6,10 +6,12 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from mailgate.cli.examples import EXAMPLES
 from mailgate.cli.main import app
@@ -58,8 +60,6 @@ def test_no_example_is_for_a_command_that_is_not_there():
 
 
 def test_help_keeps_the_lines_of_an_example():
-    from typer.testing import CliRunner
-
     said = CliRunner().invoke(app, ["templates", "render", "--help"]).stdout
     for line in EXAMPLES["templates render"]:
         assert f"\n    {line}\n" in f"{said}\n"
@@ -90,22 +90,43 @@ def test_help_reads_no_command_and_takes_little_more_than_typer_itself():
     assert len(ours) < 1.25 * len(typers), sorted(ours - typers)
 
 
-def completed(words: str, directory: Path) -> list[str]:
+def _asked(words: str) -> dict[str, str | None]:
     """As bash asks for the last of ``words``, once ``--install-completion`` has been there."""
-    environ = {
-        **{k: v for k, v in os.environ.items() if not k.startswith("MAILGATE_")},
+    unset = {name: None for name in os.environ if name.startswith("MAILGATE_")}
+    return {
+        **unset,
         "_MAILGATE_COMPLETE": "complete_bash",
         "COMP_WORDS": words,
         "COMP_CWORD": str(words.count(" ")),
-        "PYTHONPATH": str(ROOT),
     }
+
+
+def completed(words: str) -> list[str]:
+    """What is said in this directory, by this process: to load mailgate takes a second."""
+    done = CliRunner().invoke(app, [], env=_asked(words), prog_name="mailgate")
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def completed_in_a_process(words: str) -> list[str]:
+    environ = {k: v for k, v in {**os.environ, **_asked(words)}.items() if v is not None}
     done = subprocess.run(
         [sys.executable, "-c", "import sys; sys.argv[0] = 'mailgate'\n"
          "from mailgate.cli.main import app; app(prog_name='mailgate')"],
-        env=environ, cwd=directory, capture_output=True, text=True, check=False,
+        env=environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.stderr == ""
     return done.stdout.split()
+
+
+@pytest.fixture
+def two_relays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory with a configuration to complete from."""
+    relay = '[relays.{}]\nhost = "smtp.example.com"\n'
+    both = relay.format("main") + relay.format("backup")
+    (tmp_path / "mailgate.toml").write_text(both, "utf-8")
+    (tmp_path / "other.toml").write_text(relay.format("elsewhere"), "utf-8")
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -120,16 +141,20 @@ def completed(words: str, directory: Path) -> list[str]:
         ("mailgate failures list --error-class x", []),
     ],
 )
-def test_a_shell_completes_commands_options_and_names(
-    words: str, names: list[str], tmp_path: Path
+@pytest.mark.usefixtures("two_relays")
+def test_a_shell_completes_commands_options_and_names(words: str, names: list[str]) -> None:
+    assert completed(words) == names
+
+
+@pytest.mark.usefixtures("two_relays")
+def test_a_process_of_its_own_completes_the_same() -> None:
+    assert completed_in_a_process("mailgate pause relay ") == ["backup", "main"]
+
+
+@pytest.mark.parametrize("ask", [completed, completed_in_a_process])
+def test_a_broken_configuration_completes_nothing_in_silence(
+    ask: Callable[[str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    relay = '[relays.{}]\nhost = "smtp.example.com"\n'
-    both = relay.format("main") + relay.format("backup")
-    (tmp_path / "mailgate.toml").write_text(both, "utf-8")
-    (tmp_path / "other.toml").write_text(relay.format("elsewhere"), "utf-8")
-    assert completed(words, tmp_path) == names
-
-
-def test_a_broken_configuration_completes_nothing_in_silence(tmp_path: Path) -> None:
     (tmp_path / "mailgate.toml").write_text("[relays", "utf-8")
-    assert completed("mailgate pause relay ", tmp_path) == []
+    monkeypatch.chdir(tmp_path)
+    assert ask("mailgate pause relay ") == []

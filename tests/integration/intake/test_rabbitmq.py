@@ -347,5 +347,10 @@ def test_a_hundred_lost_connections_leave_what_ten_have_left(rabbitmq: Vhost) ->
         memory.let_go()
         return len(gc.get_objects())
 
-    first = lose(10)
-    assert lose(100) < first + 100
+    # Other tests of this process may leave something late, once; a leak grows with each hundred.
+    counts = [lose(10)]
+    while len(counts) < 4:
+        counts.append(lose(100))
+        if counts[-1] < counts[-2] + 100:
+            return
+    pytest.fail(f"objects after 10 and each 100 more: {counts}")

@@ -19,6 +19,7 @@ from mailgate.model.state import Lane
 from mailgate.worker.doorbell import Doorbell
 from mailgate.worker.settings import queue_name, queues
 from tests.integration.worker.conftest import Site, due, until
+from tests.servers import Valkey
 
 Doorbells = Callable[[Config], Doorbell]
 
@@ -163,3 +164,25 @@ def test_cut_connections_are_made_again(
     doorbell.ring(Lane.HIGH)
     site.wait_for("delivered", lane="high")
     assert worker.running
+
+
+def test_a_task_that_ended_while_the_broker_was_away_was_not_over_its_time(
+    valkey: Valkey, site_of: Callable[[str], Site], doorbell_of: Doorbells
+) -> None:
+    """Its result is read late: the child that it was in has done nothing (mends.py)."""
+    site = site_of(valkey.url)
+    worker = site.worker(settings={"task_soft_time_limit": 1, "task_time_limit": 2})
+    site.say("hold", "0.3")
+    doorbell_of(site.config).ring(Lane.HIGH)
+    site.wait_for("deliver")
+    valkey.kill()
+    site.wait_for("delivered")
+    time.sleep(1)  # the main process is between two tries to connect
+    valkey.start()
+    site.say("hold", "0")
+    site.say(due(Lane.BULK))
+    site.wait_for("delivered", lane="bulk", timeout=15)
+    time.sleep(1.5)
+    assert worker.stop()[0] == 0
+    assert len(site.book("start")) == 1
+    assert "time limit" not in worker.log.read_text()
