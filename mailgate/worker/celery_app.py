@@ -32,7 +32,7 @@ from mailgate.worker import chores
 from mailgate.worker.cleaning import clean_up
 from mailgate.worker.doorbell import Doorbell
 from mailgate.worker.loop import Bridge, Delivers
-from mailgate.worker.mends import mend_redis_channel
+from mailgate.worker.mends import mend_redis_channel, mend_time_limits
 from mailgate.worker.settings import (
     CLEAN,
     CLEAN_FOR,
@@ -262,6 +262,7 @@ def fire(name: str, at: int) -> dict[str, int]:
 @signals.worker_init.connect(weak=False)
 def _mend(**_: Any) -> None:
     mend_redis_channel()
+    mend_time_limits()
     _process.prepare()
 
 
