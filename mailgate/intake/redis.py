@@ -142,8 +142,7 @@ class RedisDoor(ABC):
         self._closed.set()
         if self._beating is not None:
             self._beating.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._beating
+            await asyncio.wait((self._beating,), timeout=PATIENCE)
         if not self._away:
             await self._try(self._leave)
         for client in self._clients:
