@@ -17,7 +17,7 @@ from bench.faults.ground import Ground
 from bench.faults.planted import BUGS
 
 SEED = 20261125
-#: One of each kind; the others differ from these in their numbers and servers.
+#: Of brokers, journal, processes and operators; none that waits for leases or clocks.
 QUICK = (
     "points-valkey-sqlite",
     "rabbitmq-kills",

@@ -23,6 +23,8 @@ from tests.acceptance.stage.stage import ROOT
 HOUR = 3600.0
 #: What is deferred is tried again after this (seconds).
 RETRY = 2.0
+#: Each time, so often in all: more than there are jumps that make it due at once.
+TRIES = 6
 SETTINGS = {
     "intake.batch": "20",
     "worker.conversations": "10",
@@ -103,7 +105,7 @@ def jump(
     ``change``, if there is one.
     """
     many = run.many(1000, 100)
-    plans = {"soft": ["451 4.7.1 Greylisted", "451 4.7.1 Greylisted", "250"], "n": ["slow 0.02"]}
+    plans = {"soft": ["451 4.7.1 Greylisted"] * (TRIES - 1) + ["250"], "n": ["slow 0.02"]}
     scene = run.stage("valkey", journal, settings=SETTINGS, plans=plans)
     scene.environment["TZ"] = zone
     clocks: list[Clock | ServerClock] = [Clock(scene.directory, "a"), Clock(scene.directory, "b")]
@@ -116,6 +118,7 @@ def jump(
         options = ("--concurrency", "1", "--name", f"clock{n}")
         scene.begin("worker", *options, env=clock.env)
     scene.wait_for_workers(2)
+    living = _leases(scene.journal)
     documents = [*mails(many), *mails(20, to="soft")]
     run.random.shuffle(documents)
     ahead = change.timestamp() - 3 - time.time() if change else 0.0
@@ -137,20 +140,25 @@ def jump(
         run.note(seconds_past_the_change=round(over, 1))
         assert over > 0, "all was done before the change"
     run.recovered(scene)
-    tries = len([c for c in scene.relay.book() if c.recipient.startswith("soft")])
-    soonest = min(gaps(scene.relay.book(), "soft"))
-    leases = scene.journal.one("SELECT count(*) FROM leases WHERE kind = 'worker'")
-    run.note(jumps=len(jumps), attempts_of_20_deferred=tries, workers_at_the_end=leases)
-    run.note(soonest_try_after=round(soonest, 2))
-    assert tries == 60, "attempts forgotten"
+    book = [c for c in scene.relay.book() if c.recipient.startswith("soft")]
+    waits = {who: gaps(book, who) for who in {c.recipient for c in book}}
+    run.note(jumps=len(jumps), attempts_of_20_deferred=len(book))
+    run.note(soonest_try_after=round(min(map(min, waits.values())), 2))
+    assert len(book) == 20 * TRIES, "attempts forgotten"
     # Where no clock that counts has jumped, each waits its two seconds. By one that jumps an
     # hour ahead it is due at once, once.
-    jumped = bool(jumps) and (servers or journal == "sqlite")
-    assert soonest >= RETRY - 0.1 or jumped, "a retry storm"
-    early = sum(gap < RETRY - 0.1 for gap in gaps(scene.relay.book(), "soft"))
-    assert early <= 20 * sum(seconds > 0 for _, seconds in jumps)
-    assert leases == 2, "a jump made somebody take the living for dead"
+    counts = servers or journal == "sqlite"
+    ahead_of_time = sum(seconds > 0 for _, seconds in jumps) if counts else 0
+    most = max(sum(gap < RETRY - 0.1 for gap in gaps) for gaps in waits.values())
+    run.note(most_early_tries_of_one=most)
+    assert most <= ahead_of_time, "a retry storm"
+    assert _leases(scene.journal) == living, "a jump made somebody take the living for dead"
     run.reckon(scene, documents, uncertain=0)
+
+
+def _leases(journal: Journal) -> set[int]:
+    """Who lives; whoever was buried goes on under another number."""
+    return {row["id"] for row in journal.rows("SELECT id FROM leases WHERE kind = 'worker'")}
 
 
 @fault(

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bench.faults.fault import Run, fault
-from bench.faults.ground import BROKERS, PAIRS
+from bench.faults.ground import PAIRS
 from tests.acceptance.stage import Kept, Stage, connections_to, mails, until
 from tests.acceptance.stage.proc import alive
 from tests.acceptance.stage.stage import ROOT
@@ -38,14 +38,15 @@ LEASE, SWEEP = 5.0, 2.5
 def claims_of_the_dead(run: Run, scene: Stage) -> Iterator[list[float]]:
     """How long (seconds) mail has been found claimed by a process that is gone, for each.
 
-    From the last kill on, and from when somebody lives who can bury it: the kill may have
-    met all. A claim under no lease at all has no living owner either.
+    From when somebody lives who can bury it and goes on living: kills may meet one after the
+    other before they have looked. A claim under no lease at all has no living owner either.
     """
     query = (
         "SELECT DISTINCT r.lease_id AS lease, l.pid AS pid FROM recipients r"
         " LEFT JOIN leases l ON l.id = r.lease_id WHERE r.state = 'sending'"
     )
-    since: dict[int | None, float] = {}
+    # By lease: from when, and who has lived since then.
+    since: dict[int | None, tuple[float, set[int]]] = {}
     found: list[float] = []
     over = threading.Event()
 
@@ -53,13 +54,14 @@ def claims_of_the_dead(run: Run, scene: Stage) -> Iterator[list[float]]:
         while not over.wait(0.2):
             rows = scene.journal.rows(query)
             others = scene.journal.rows("SELECT pid FROM leases WHERE kind = 'worker'")
-            able = any(alive(row["pid"]) for row in others)
+            able = {row["pid"] for row in others if alive(row["pid"])}
             now = time.time()
             theirs = {r["lease"] for r in rows if r["pid"] is None or not alive(r["pid"])}
             for lease in theirs:
-                since[lease] = max(since.get(lease, now), run.lifted) if able else now
+                begun, able_then = since.get(lease, (now, able))
+                since[lease] = (begun, able & able_then) if able & able_then else (now, able)
             for lease in since.keys() - theirs:
-                found.append(now - since.pop(lease))
+                found.append(now - since.pop(lease)[0])
 
     watch = threading.Thread(target=look)
     watch.start()
@@ -222,15 +224,9 @@ for at in range(0, many, 10):
 """
 
 
-@fault(
-    "producer-kills",
-    "a producer dies by SIGKILL before the broker's word, after it or anywhere, 20 times each,"
-    " and says all of it again",
-    "1 copy each",
-)
-def producer_kills(run: Run) -> None:
+def _producers(run: Run, broker: str, journal: str) -> None:
     many = run.many(2000, 200)
-    scene = run.stage(run.random.choice(BROKERS), "sqlite", settings=SOON)
+    scene = run.stage(broker, journal, settings=SOON)
     scene.intake()
     scene.worker(1)
     socket = scene.broker.removeprefix("redis+socket://")
@@ -270,3 +266,18 @@ def producer_kills(run: Run) -> None:
     scene.wait_finished(many)
     run.recovered(scene)
     run.reckon(scene, mails(many), uncertain=0)
+
+
+@fault(
+    "producer-kills-amqp",
+    "a producer dies by SIGKILL before the broker's word, after it or anywhere, 20 times each,"
+    " and says all of it again; RabbitMQ",
+    "1 copy each",
+)
+def producer_kills_amqp(run: Run) -> None:
+    _producers(run, "rabbitmq", "postgresql")
+
+
+@fault("producer-kills-stream", "the same over a Redis stream", "1 copy each")
+def producer_kills_stream(run: Run) -> None:
+    _producers(run, "valkey", "sqlite")

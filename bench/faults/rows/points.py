@@ -11,6 +11,7 @@ from bench.faults.ground import PAIRS
 from bench.faults.rows.kills import SOON
 from mailgate.failpoints import POINTS
 from tests.acceptance.stage import Stage, Told, mails, until
+from tests.acceptance.stage.relay import busiest
 
 #: Of operators' commands, of events and of digests: their faults are elsewhere.
 _NOT_HERE = ("resend.", "events.", "digest.")
@@ -25,6 +26,8 @@ _SELDOM = ("smtp.in_body", "smtp.connecting")
 #: The relay takes its time, so that what is cut has had no answer yet. Every other connection
 #: is offered no pipelining, where commands go one by one.
 PLANS = {"n": ["slow 0.02"], "large": ["slow 0.02"], "EHLO": ["", "plain"] * 500}
+#: What the relay may be given a second, whoever dies with a permit in hand.
+RATE = 40
 #: Larger than what goes out in one write, so that there is a place between body and dot.
 _LARGE = {"text": "A long story. " * 6000}
 
@@ -70,6 +73,7 @@ def die_at(
     before its dot.
     """
     settings = SOON | {"intake.batch": "10", "worker.conversations": "10"}
+    settings |= {"relays.sink.rate": f"{RATE}/s"}
     settings |= more.pop("settings", {})
     scene = run.stage(broker, journal, settings=settings, plans=PLANS, **more)
 
@@ -124,11 +128,23 @@ def die_at(
         # Whoever dies may have as many dots out as it has conversations. Where its one is at
         # the point, what was read and marked is known.
         alone = settings["worker.conversations"] == "1"
-        most = dots - fired["smtp.accepted"] if alone else 10 * fired.total()
+        if action == "drop":
+            dying = sum(
+                n for name, n in fired.items() if _spoken_to(scene, name) == scene.relay.port
+            )
+        else:
+            dying = sum(n for name, n in fired.items() if not name.startswith("intake."))
+        most = dots - fired["smtp.accepted"] if alone else 10 * dying
     states = {"sent": len(documents) - held} | ({"held": held} if held else {})
     account = run.reckon(scene, documents, states=states, uncertain=most)
     if action == "raise":
         assert account.uncertain == dots, "not each after its dot is uncertain"
+    if action == "drop":
+        early = "SELECT count(*) FROM attempts WHERE kind = 'uncertain' AND phase <> 'dot'"
+        assert scene.journal.one(early) == 0, "uncertain before its dot"
+    fullest = busiest([c.mail_at for c in scene.relay.book()], 1.0, scene.relay.stalls())
+    run.note(fullest_second=fullest)
+    assert fullest <= RATE, "a permit was spent twice"
 
 
 def _enter(broker: str, journal: str) -> None:

@@ -190,10 +190,10 @@ def soak(run: Run) -> None:
     # What a relay that stands still finds in its sockets it reads all at once, whether it was
     # told to or the machine had no time for it. Of that time only the whole can be judged: what
     # it reads then was written then.
-    stalls = [(a, b + 10**7) for a, b in scene.relay.stalls() if b - a < 10**9]
+    stalls = [(a, b) for a, b in scene.relay.stalls() if b - a < 10**9]
     hung += stalls
     seen = [c.mail_at for c in scene.relay.book()]
-    fullest = busiest([at for at in seen if not any(a < at < b for a, b in hung)], 1.0)
+    fullest = busiest(seen, 1.0, hung)
     full = max(
         (sum(a < at < b for at in seen) / (LIMIT * (1 + (b - a) / 10**9)) for a, b in hung),
         default=0.0,

@@ -79,9 +79,9 @@ class Relay:
         return [Copy(**json.loads(line)) for line in whole.splitlines()]
 
     def stalls(self) -> list[tuple[int, int]]:
-        """From when to when (ns) the machine did not let it read."""
+        """From when to when (ns) the machine did not let it read, and what came then was read."""
         lines = self._path.with_name("book.stalls").read_text().splitlines()
-        return [(int(begun), int(end)) for begun, end in map(str.split, lines)]
+        return [(int(begun), int(end) + 10**7) for begun, end in map(str.split, lines)]
 
     def most_connections(self) -> int:
         """How many were open at once, at most."""
@@ -117,9 +117,12 @@ def most_at_once(copies: Iterable[Copy]) -> int:
     return most
 
 
-def busiest(times: Sequence[int], window: float) -> int:
-    """The most of ``times`` (ns) in any half-open window of so many seconds."""
-    ordered = sorted(times)
+def busiest(times: Iterable[int], window: float, unseen: Sequence[tuple[int, int]] = ()) -> int:
+    """The most of ``times`` (ns) in any half-open window of so many seconds.
+
+    Those within a span of ``unseen`` say nothing of when they came, and do not count.
+    """
+    ordered = sorted(at for at in times if not any(a < at < b for a, b in unseen))
     width = int(window * 1e9)
     most = first = 0
     for last, time in enumerate(ordered):
