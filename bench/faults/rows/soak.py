@@ -72,6 +72,12 @@ class Meter:
             found.append((int(rss), 100 * line.slope * 3600 / rss, late - early))
         return found
 
+    def course(self, pid: int, parts: int = 10) -> list[float]:
+        """RSS (MiB) of one process in each part of its time: steps, or a slope."""
+        lot = [rss / 1024 for _, rss, _ in self.samples[pid]]
+        cut = [lot[len(lot) * n // parts : len(lot) * (n + 1) // parts] for n in range(parts)]
+        return [round(statistics.median(part), 1) for part in cut if part]
+
 
 @fault(
     "soak",
@@ -208,6 +214,7 @@ def soak(run: Run) -> None:
         faults=dict(made),
         drained_after=round(drained, 1),
         rss_mib=[round(rss / 1024) for rss, _, _ in slopes],
+        rss_mib_of_intake=meter.course(intake.pid),
         rss_percent_an_hour=[round(slope, 1) for _, slope, _ in slopes],
         descriptors_more=[fds for _, _, fds in slopes],
     )
