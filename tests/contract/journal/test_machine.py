@@ -23,6 +23,7 @@ import os
 import random
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,7 +116,8 @@ class Game(RuleBasedStateMachine):
         self.mails = self.rig.add(MAILS)
         self.workers = [Worker(self.rig.lease()) for _ in range(WORKERS)]
         self.zombies: list[Worker] = []
-        self.copies: dict[int, int] = dict.fromkeys(self.mails, 0)
+        # What the relay took, by recipient and token: a claim sends its mail once.
+        self.taken: set[tuple[int, int]] = set()
         # The moment has its own clock, so that what is deferred is due at once.
         self.ahead = 0
         real = self.rig.database.now
@@ -158,7 +160,8 @@ class Game(RuleBasedStateMachine):
             if worker.sealed:
                 continue  # the dot is not sent
             worker.marks[key] = Mark.DOT if self.marks_dots else Mark.NONE
-            self.copies[claim.recipient_id] += accepted
+            if accepted:
+                self.taken.add(key)
             return
 
     def end(self, n: int, zombie: bool, how: str, at_once: bool) -> None:
@@ -176,7 +179,7 @@ class Game(RuleBasedStateMachine):
                 if self.marks_dots:
                     worker.marks[key] = Mark.ACCEPTED
                 # A relay answers 250 only for what it took.
-                self.copies[claim.recipient_id] = max(1, self.copies[claim.recipient_id])
+                self.taken.add(key)
         elif worker.sealed or how in ("250", "lost"):
             outcome = outcomes.untouched(Step.BODY, reply, "stopped", Scope.MESSAGE)
         elif how == "5xx":
@@ -293,7 +296,9 @@ class Game(RuleBasedStateMachine):
         ):
             recorded[row.recipient_id] = row.n
         rows = {r.id: r for r in self.rig.all("SELECT * FROM recipients")}
-        for id_, copies in self.copies.items():
+        taken = Counter(recipient for recipient, _ in self.taken)
+        for id_ in self.mails:
+            copies = taken[id_]
             in_hand = rows[id_].state == "sending"
             assert copies <= recorded[id_] + in_hand, "a copy more than is on record"
             if rows[id_].state == "sent":
