@@ -6,6 +6,7 @@ Owns their command lines and how signals stop them.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import threading
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from mailgate.config.shape import Config
     from mailgate.tracing.spans import Tracing
 
+_log = logging.getLogger("mailgate")
 
 #: What was cancelled ends within this, or is cancelled again (seconds).
 _CANCELLED_IN = 5.0
@@ -275,6 +277,9 @@ async def _ended(*tasks: asyncio.Task[None]) -> None:
         for task in waiting:
             task.cancel()
         _, waiting = await asyncio.wait(waiting, timeout=_CANCELLED_IN)
+        for task in waiting:
+            what = getattr(task.get_coro(), "__qualname__", "")
+            _log.warning("was told to end and did not: told again", extra={"what": what})
 
 
 def until_stopped(run: Callable[[asyncio.Event], Awaitable[None]]) -> None:

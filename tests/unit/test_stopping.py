@@ -11,7 +11,9 @@ import pytest
 from mailgate.cli import processes
 
 
-async def test_a_cancellation_that_is_lost_is_said_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cancellation_that_is_lost_is_said_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(processes, "_CANCELLED_IN", 0.01)
     lost = 0
 
@@ -31,6 +33,8 @@ async def test_a_cancellation_that_is_lost_is_said_again(monkeypatch: pytest.Mon
         await processes._ended(*tasks)
     assert lost == 3
     assert all(task.cancelled() for task in tasks)
+    whose = [record.__dict__["what"].rpartition(".")[2] for record in caplog.records]
+    assert whose == ["deaf", "deaf"]
 
 
 _LONG = """
