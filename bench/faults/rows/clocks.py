@@ -149,7 +149,7 @@ def jump(
     # hour ahead it is due at once, once.
     counts = servers or journal == "sqlite"
     ahead_of_time = sum(seconds > 0 for _, seconds in jumps) if counts else 0
-    most = max(sum(gap < RETRY - 0.1 for gap in gaps) for gaps in waits.values())
+    most = max(sum(wait < RETRY - 0.1 for wait in lot) for lot in waits.values())
     run.note(most_early_tries_of_one=most)
     assert most <= ahead_of_time, "a retry storm"
     assert _leases(scene.journal) == living, "a jump made somebody take the living for dead"
