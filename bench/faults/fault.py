@@ -124,14 +124,14 @@ class Run:
         scene: Stage,
         documents: Sequence[Document],
         *,
+        uncertain: int,
         states: dict[str, int] | None = None,
-        uncertain: int | None = None,
         also: Sequence[Any] = (),
     ) -> Account:
         """Compare the three books and assert the oracle.
 
-        ``states`` are what must come of the recipients, by default all sent;
-        ``uncertain`` the most attempts that may be. ``also`` are further relays.
+        ``uncertain`` is the most attempts that may be; ``states`` are what must come of the
+        recipients, by default all sent. ``also`` are further relays.
         """
         taken = scene.relay.taken()
         for relay in also:
@@ -154,8 +154,7 @@ class Run:
                 if copy.taken:
                     said[copy.recipient].add((copy.message_id, copy.date, copy.digest))
         assert max(map(len, said.values()), default=1) == 1, "a copy is another mail"
-        if uncertain is not None:
-            assert account.uncertain <= uncertain, f"{account.uncertain} uncertain"
+        assert account.uncertain <= uncertain, f"{account.uncertain} uncertain"
         return account
 
 

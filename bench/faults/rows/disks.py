@@ -76,7 +76,7 @@ def disk_full_journal(run: Run) -> None:
             assert pending >= many - accepted
             assert intake.running
             assert worker.running
-            run.reckon(scene, documents)
+            run.reckon(scene, documents, uncertain=0)
             with sqlite3.connect(place / "journal.db") as database:
                 [(verdict,)] = database.execute("PRAGMA integrity_check").fetchall()
             assert verdict == "ok"

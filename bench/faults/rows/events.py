@@ -48,7 +48,7 @@ def _enter(broker: str, journal: str) -> None:
         written = scene.journal.rows("SELECT * FROM events ORDER BY id")
         assert first_of_each(heard) == expected(written)
         run.note(deaths=deaths, events=len(written), twice=len(heard) - len(written))
-        run.reckon(scene, documents)
+        run.reckon(scene, documents, uncertain=0)
 
 
 for _broker, _journal in PAIRS:

@@ -8,6 +8,7 @@ import time
 import psycopg
 
 from bench.faults.fault import Run, fault
+from bench.faults.rows.kills import conversations
 from tests.acceptance.stage import Stage, mails, until
 from tests.servers import Postgres
 
@@ -36,7 +37,7 @@ def _kill_amid_a_transaction(scene: Stage, server: Postgres) -> None:
 @fault(
     "postgresql-kills",
     "PostgreSQL dies by SIGKILL 10 times under load, with a transaction half written",
-    "0 lost; no ack without a commit",
+    "0 lost; no ack without a commit; uncertain ≤ conversations open at the kills",
 )
 def postgresql_kills(run: Run) -> None:
     each, times = run.many(500, 150), run.many(10, 1)
@@ -44,7 +45,7 @@ def postgresql_kills(run: Run) -> None:
     intake, worker = scene.intake(), scene.worker(2)
     scene.wait_for_workers(2)
     server = run.ground.postgres
-    documents = []
+    documents, open_then = [], 0
     for n in range(times):
         lot = mails(each, to=f"n{n}")
         scene.publish(lot)
@@ -52,6 +53,7 @@ def postgresql_kills(run: Run) -> None:
         time.sleep(0.1 + run.random.random())
         run.strike()
         _kill_amid_a_transaction(scene, server)
+        open_then += conversations(scene, worker)
         lot = mails(each, to=f"away{n}")
         scene.publish(lot)
         documents += lot
@@ -61,10 +63,10 @@ def postgresql_kills(run: Run) -> None:
         scene.wait_accepted(len(documents))
     scene.wait_finished(len(documents), 120)
     run.recovered(scene)
-    run.note(kills=times)
+    run.note(kills=times, open_at_kills=open_then)
     assert intake.running
     assert worker.running
-    run.reckon(scene, documents)
+    run.reckon(scene, documents, uncertain=open_then)
 
 
 @fault(
@@ -106,7 +108,7 @@ def postgresql_stopped(run: Run) -> None:
 @fault(
     "postgresql-hangs-up",
     "PostgreSQL ends every session, again and again, under load",
-    "0 lost",
+    "0 lost, 0 uncertain: nobody is away for a lease",
 )
 def postgresql_hangs_up(run: Run) -> None:
     many = run.many(5000, 400)
@@ -132,4 +134,4 @@ def postgresql_hangs_up(run: Run) -> None:
     run.recovered(scene)
     run.note(sessions_ended=ended)
     assert ended > 0, "nobody was there"
-    run.reckon(scene, documents)
+    run.reckon(scene, documents, uncertain=0)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench.faults.fault import Run, fault
 from bench.faults.ground import PAIRS
-from tests.acceptance.stage import Kept, Stage, connections_to, mails, until
+from tests.acceptance.stage import Kept, Program, Stage, connections_to, mails, until
 from tests.acceptance.stage.proc import alive
 from tests.acceptance.stage.stage import ROOT
 
@@ -85,6 +85,11 @@ def kill(scene: Stage, pid: int) -> int:
     return 0
 
 
+def conversations(scene: Stage, worker: Program, port: int = 0) -> int:
+    """How many connections a worker's children have to the relay, or to who stands before it."""
+    return sum(len(connections_to(child, port or scene.relay.port)) for child in worker.children())
+
+
 def kill_one(run: Run, scene: Stage, workers: list[Kept]) -> int:
     """A child, a parent, or a whole worker at once; gives how many conversations were open."""
     worker = run.random.choice(workers).program
@@ -99,7 +104,7 @@ def kill_one(run: Run, scene: Stage, workers: list[Kept]) -> int:
         worker.signal(signal.SIGKILL)
     else:
         # Its children go after it, and whatever they have open may end anyhow.
-        open_then += sum(len(connections_to(child, scene.relay.port)) for child in children)
+        open_then += conversations(scene, worker)
         worker.signal(signal.SIGKILL)
     run.lift()
     return open_then

@@ -53,7 +53,7 @@ def relay_cuts(run: Run) -> None:
     scene.wait_finished(len(documents), 60 + len(documents) / 20)
     held, again = 4 * each, 4 * each
     states = {"sent": again + 2 * each, "uncertain": held}
-    account = run.reckon(scene, documents, states=states)
+    account = run.reckon(scene, documents, states=states, uncertain=held + again)
     run.note(cut=held + again)
     assert account.uncertain == held + again
     assert account.repeated == again

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bench.faults.fault import Run, fault
-from bench.faults.rows.kills import SOON
+from bench.faults.rows.kills import SOON, conversations
 from tests.acceptance.stage import Stage, mails, until
 from tests.acceptance.stage.load import Document
 from tests.acceptance.stage.proc import family
@@ -98,6 +98,7 @@ def soak(run: Run) -> None:
     lock, over = threading.Lock(), threading.Event()
     broken: list[str] = []
     hung: list[tuple[int, int]] = []
+    open_then = 0
 
     def drip() -> None:
         n = 0
@@ -122,10 +123,10 @@ def soak(run: Run) -> None:
             time.sleep(max(0.0, due - time.monotonic()))
         over.set()
 
-    def child(pids: list[int]) -> None:
+    def child_dies() -> None:
+        pids = victim.program.children()
         if pids:
-            with suppress(ProcessLookupError):
-                os.kill(run.random.choice(pids), signal.SIGKILL)
+            os.kill(run.random.choice(pids), signal.SIGKILL)
 
     def relay_away() -> None:
         scene.relay.stop()
@@ -151,13 +152,12 @@ def soak(run: Run) -> None:
     def still() -> None:
         pids = victim.program.children()
         if pids:
-            with suppress(ProcessLookupError):
-                os.kill(pids[0], signal.SIGSTOP)
-                time.sleep(7)
-                os.kill(pids[0], signal.SIGCONT)
+            os.kill(pids[0], signal.SIGSTOP)
+            time.sleep(7)
+            os.kill(pids[0], signal.SIGCONT)
 
     faults = {
-        "worker child killed": lambda: child(victim.program.children()),
+        "worker child killed": child_dies,
         "worker killed": lambda: victim.program.signal(signal.SIGKILL),
         "intake killed": lambda: spare.program.signal(signal.SIGKILL),
         "relay away": relay_away,
@@ -181,7 +181,10 @@ def soak(run: Run) -> None:
         if time.monotonic() >= after and time.monotonic() < end - 20:
             name = run.random.choice(sorted(faults))
             run.strike()
-            faults[name]()
+            # Whatever it is, it leaves no more in doubt than was open when it came.
+            open_then += conversations(scene, steady) + conversations(scene, victim.program)
+            with suppress(ProcessLookupError):
+                faults[name]()
             run.lift()
             made[name] += 1
             after = time.monotonic() + run.random.uniform(*APART)
@@ -220,7 +223,8 @@ def soak(run: Run) -> None:
     )
     assert intake.running
     assert steady.running
-    run.reckon(scene, documents)
+    run.note(open_at_faults=open_then)
+    run.reckon(scene, documents, uncertain=open_then)
     assert fullest <= LIMIT, "more in a second than the relay's limit"
     assert full <= 1, "more in the time of a hang than the relay's limit"
     assert all(fds <= 3 for _, _, fds in slopes), "descriptors leak"
