@@ -126,17 +126,19 @@ class Run:
         *,
         uncertain: int,
         states: dict[str, int] | None = None,
+        bad: Sequence[bytes] = (),
         also: Sequence[Any] = (),
     ) -> Account:
         """Compare the three books and assert the oracle.
 
         ``uncertain`` is the most attempts that may be; ``states`` are what must come of the
-        recipients, by default all sent. ``also`` are further relays.
+        recipients, by default all sent. ``bad`` is what must be parked. ``also`` are further
+        relays.
         """
         taken = scene.relay.taken()
         for relay in also:
             taken += relay.taken()
-        account = reckon(scene.journal, taken, recipients(documents))
+        account = reckon(scene.journal, taken, recipients(documents), bad)
         self.note(
             mails=account.published,
             lost=len(account.lost),

@@ -17,12 +17,13 @@ from bench.faults.ground import Ground
 from bench.faults.planted import BUGS
 
 SEED = 20261125
-#: Of brokers, journal, processes and operators; none that waits for leases or clocks.
+#: Of brokers, journal, processes and operators; one that waits for a lease, none for clocks.
 QUICK = (
     "points-valkey-sqlite",
     "rabbitmq-kills",
     "valkey-wiped",
     "postgresql-stopped",
+    "pause-take-claimed-postgresql",
     "poison",
     "rolling-restarts",
     "resend-interrupted",

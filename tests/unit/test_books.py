@@ -8,21 +8,28 @@ import pytest
 
 from tests.acceptance.stage.books import Account, Journal, reckon
 
+BAD = b"not a document"
 
-def account(directory: Path, state: str, attempts: str, copies: int, *, parked: int = 0) -> Account:
-    """One published mail: its state, the kinds of its attempts, and copies at the relay."""
+
+def account(
+    directory: Path, state: str, attempts: str, copies: int, *, parked: int = 0, bad: bool = False
+) -> Account:
+    """One published mail: its state, the kinds of its attempts, and copies at the relay.
+
+    Then how often a bad document stands among the parked, and whether one was published.
+    """
     journal = Journal(f"sqlite:///{directory / 'books.db'}")
     journal.execute("CREATE TABLE recipients (id INTEGER, email TEXT, state TEXT)")
     journal.execute("CREATE TABLE attempts (recipient_id INTEGER, kind TEXT)")
-    journal.execute("CREATE TABLE parked (id INTEGER)")
+    journal.execute("CREATE TABLE parked (body BLOB)")
     if state:
         journal.execute("INSERT INTO recipients VALUES (1, 'ann@example.com', :s)", s=state)
     for kind in attempts.split():
         journal.execute("INSERT INTO attempts VALUES (1, :k)", k=kind)
-    for n in range(parked):
-        journal.execute("INSERT INTO parked VALUES (:n)", n=n)
+    for _ in range(parked):
+        journal.execute("INSERT INTO parked VALUES (:b)", b=BAD)
     taken = {"ann@example.com": copies} if copies else {}
-    return reckon(journal, taken, ["ann@example.com"])
+    return reckon(journal, taken, ["ann@example.com"], [BAD] if bad else [])
 
 
 @pytest.mark.parametrize(
@@ -73,8 +80,22 @@ def test_what_they_do_not_is_found(
     assert not seen.clean
 
 
-def test_what_was_parked_is_no_clean_book(tmp_path: Path) -> None:
-    assert not account(tmp_path, "sent", "sent", 1, parked=1).clean
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_bad_document_is_parked(tmp_path: Path, times: int) -> None:
+    seen = account(tmp_path, "sent", "sent", 1, parked=times, bad=True)
+    assert seen.clean
+    assert seen.parked == times
+
+
+@pytest.mark.parametrize(
+    ("found", "parked", "bad"), [("lost", 0, True), ("extra", 3, True), ("strange", 1, False)]
+)
+def test_a_bad_document_elsewhere_is_found(
+    tmp_path: Path, found: str, parked: int, bad: bool
+) -> None:
+    seen = account(tmp_path, "sent", "sent", 1, parked=parked, bad=bad)
+    assert getattr(seen, found) == (repr(BAD),)
+    assert not seen.clean
 
 
 def test_what_nobody_published_is_strange(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import time
 
 from bench.faults.fault import Run, fault
 from bench.faults.ground import BROKERS
-from tests.acceptance.stage import connections_to, mails
+from tests.acceptance.stage import connections_to, mails, until
 
 #: After this a silent process is dead (seconds): mailgate's own default.
 LEASE = 10
@@ -35,7 +35,8 @@ def duplicates(run: Run) -> None:
         scene.worker(1)
     scene.publish(lot)
     scene.wait_finished(many, 60 + many / 10)
-    # Until all of the repeats have been taken in, too.
+    # All of the repeats are taken in, too; what an intake has in hand of RabbitMQ is not counted.
+    until(lambda: not scene.inbox(), 60, scene.logs)
     time.sleep(1)
     run.note(deliveries=len(lot), workers=workers)
     account = run.reckon(scene, documents, uncertain=0)

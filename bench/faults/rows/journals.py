@@ -10,28 +10,43 @@ import psycopg
 from bench.faults.fault import Run, fault
 from bench.faults.rows.kills import conversations
 from tests.acceptance.stage import Stage, mails, until
+from tests.acceptance.stage.load import Document
 from tests.servers import Postgres
 
 QUICK = {"intake.batch": "50", "worker.conversations": "10", "worker.lease": "3s"}
 SLOW = {"n": ["slow 0.05"]}
 #: Transactions of others that have written something and have not ended.
 _WRITING = (
-    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    "SELECT backend_xid::text FROM pg_stat_activity WHERE datname = current_database()"
     " AND backend_xid IS NOT NULL AND pid <> pg_backend_pid()"
 )
 
 
-def _kill_amid_a_transaction(scene: Stage, server: Postgres) -> None:
-    """SIGKILL within a moment of seeing that something is written and not committed."""
+def _kill_amid_a_transaction(scene: Stage, server: Postgres) -> list[str]:
+    """SIGKILL within a moment of seeing that something is written and not committed.
+
+    Gives the numbers of those transactions.
+    """
+    seen: list[str] = []
     dsn = server.dsn(scene.url.rpartition("/")[2])
     with contextlib.closing(psycopg.connect(dsn, autocommit=True)) as watch:
 
         def writing() -> bool:
-            found = watch.execute(_WRITING).fetchone()
-            return found is not None and found[0] > 0
+            seen[:] = (row[0] for row in watch.execute(_WRITING))
+            return bool(seen)
 
         until(lambda: any(writing() for _ in range(50)), 20, scene.logs)
         server.kill()
+    return seen
+
+
+def _cut_short(scene: Stage, server: Postgres, transactions: list[str]) -> int:
+    """How many of them the server, back again, knows as not committed."""
+    dsn = server.dsn(scene.url.rpartition("/")[2])
+    with contextlib.closing(psycopg.connect(dsn, autocommit=True)) as asking:
+        query = "SELECT pg_xact_status(%s::xid8)"
+        said = [asking.execute(query, [number]).fetchone() for number in transactions]
+    return said.count(("aborted",))
 
 
 @fault(
@@ -45,14 +60,15 @@ def postgresql_kills(run: Run) -> None:
     intake, worker = scene.intake(), scene.worker(2)
     scene.wait_for_workers(2)
     server = run.ground.postgres
-    documents, open_then = [], 0
+    documents: list[Document] = []
+    open_then = cut_short = 0
     for n in range(times):
         lot = mails(each, to=f"n{n}")
         scene.publish(lot)
         documents += lot
         time.sleep(0.1 + run.random.random())
         run.strike()
-        _kill_amid_a_transaction(scene, server)
+        written = _kill_amid_a_transaction(scene, server)
         open_then += conversations(scene, worker)
         lot = mails(each, to=f"away{n}")
         scene.publish(lot)
@@ -60,10 +76,12 @@ def postgresql_kills(run: Run) -> None:
         time.sleep(run.random.random())
         server.start()
         run.lift()
+        cut_short += bool(_cut_short(scene, server, written))
         scene.wait_accepted(len(documents))
     scene.wait_finished(len(documents), 120)
     run.recovered(scene)
-    run.note(kills=times, open_at_kills=open_then)
+    run.note(kills=times, transactions_cut_short=cut_short, open_at_kills=open_then)
+    assert cut_short > 0 or times < 5, "none died with a transaction half written"
     assert intake.running
     assert worker.running
     run.reckon(scene, documents, uncertain=open_then)

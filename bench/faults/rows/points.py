@@ -11,6 +11,7 @@ from bench.faults.ground import PAIRS
 from bench.faults.rows.kills import SOON
 from mailgate.failpoints import POINTS
 from tests.acceptance.stage import Stage, Told, mails, until
+from tests.acceptance.stage.load import recipients
 from tests.acceptance.stage.relay import busiest
 
 #: Of operators' commands, of events and of digests: their faults are elsewhere.
@@ -67,7 +68,9 @@ def die_at(
 
     ``action`` is what a point does: ``kill``, ``raise``, or ``drop`` whoever is spoken to there.
 
-    ``patience`` (seconds) is for 63 mails when few deaths are still to come: each of
+    Of 63 recipients eight share a message with three others; with them go two bad documents.
+
+    ``patience`` (seconds) is for them when few deaths are still to come: each of
     those is a start of a process, mostly of the one intake. ``more`` is for the stage.
     With the action ``raise`` nobody dies in a conversation: what it meets then is held,
     before its dot.
@@ -90,18 +93,29 @@ def die_at(
     scene.arm(",".join(f"{name}={does(name)}@{when(name)}*{times}" for name in names))
     intake = scene.keep(scene.intake)
     workers = [scene.keep(lambda: scene.worker(2)), scene.keep(lambda: scene.worker(1))]
-    documents = []
+    documents: list[Any] = []
+    bad: list[bytes] = []
     wanted = Counter(dict.fromkeys(names, times))
+
+    def aside() -> int:
+        return int(scene.journal.one("SELECT count(DISTINCT body) FROM parked"))
+
     # Many more than it takes: a death elsewhere begins the count of another point anew.
     for lap in range(100):
-        lot = mails(60, to=f"n+{lap}") + mails(3, to=f"large+{lap}", **_LARGE)
+        lot = mails(52, to=f"n+{lap}") + mails(3, to=f"large+{lap}", **_LARGE)
+        for k, shared in enumerate(mails(2)):
+            shared["to"] = [f"n+{lap}+shared{k}+{one}@example.com" for one in "abcd"]
+            lot.append(shared)
         for n, document in enumerate(lot):
             if n % 2:  # with and without a key
                 document["id"] = f"{lap}-{n}"
         documents += lot
-        scene.publish(lot)
+        unfit = [f'{{"to": "nobody", "subject": "{lap}"}}'.encode(), f"{lap} is no JSON".encode()]
+        bad.extend(unfit)
+        scene.publish([*lot, *unfit])
         to_come = wanted.total() - len(scene.fired())
-        scene.wait_finished(len(documents), max(patience, 3.0 * to_come))
+        scene.wait_finished(len(recipients(documents)), max(patience, 3.0 * to_come))
+        until(lambda: aside() >= len(bad), patience, scene.logs)
         if wanted <= Counter(name for name, _ in scene.fired()):
             break
     for one in (intake, *workers):
@@ -135,8 +149,9 @@ def die_at(
         else:
             dying = sum(n for name, n in fired.items() if not name.startswith("intake."))
         most = dots - fired["smtp.accepted"] if alone else 10 * dying
-    states = {"sent": len(documents) - held} | ({"held": held} if held else {})
-    account = run.reckon(scene, documents, states=states, uncertain=most)
+    states = {"sent": len(recipients(documents)) - held} | ({"held": held} if held else {})
+    account = run.reckon(scene, documents, states=states, uncertain=most, bad=bad)
+    run.note(parked=account.parked)
     if action == "raise":
         assert account.uncertain == dots, "not each after its dot is uncertain"
     if action == "drop":

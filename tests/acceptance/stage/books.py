@@ -66,7 +66,9 @@ class Account:
     and its uncertain attempts, or than attempts that are on record as sent or uncertain.
     ``unsent``: on record as sent more often than at the sink. ``strange``: in one of our
     books, never published. ``odd``: the state says sent and no attempt does, or the other
-    way round. ``parked``: how many documents intake took for bad.
+    way round. ``parked``: how many documents intake took for bad; one that is not in the journal
+    is ``lost``, one that stands there more than twice is ``extra``, and one that nobody
+    published as bad is ``strange``.
     """
 
     published: int
@@ -85,11 +87,19 @@ class Account:
     @property
     def clean(self) -> bool:
         found = (self.lost, self.extra, self.unsent, self.strange, self.unfinished, self.odd)
-        return not any(found) and not self.parked
+        return not any(found)
 
 
-def reckon(journal: Journal, taken: Mapping[str, int], published: Iterable[str]) -> Account:
-    """Compare the books; every address is expected once."""
+def reckon(
+    journal: Journal,
+    taken: Mapping[str, int],
+    published: Iterable[str],
+    bad: Iterable[bytes] = (),
+) -> Account:
+    """Compare the books; every address is expected once, and every bad document parked.
+
+    One without an identity may stand twice, once when its acknowledgement was lost.
+    """
     rows = journal.rows(
         "SELECT r.email, r.state, (SELECT count(*) FROM attempts a WHERE a.recipient_id = r.id"
         " AND a.kind = 'uncertain') AS uncertain, (SELECT count(*) FROM attempts a WHERE"
@@ -106,6 +116,9 @@ def reckon(journal: Journal, taken: Mapping[str, int], published: Iterable[str])
     extra = {email for email, n in known.items() if n > 1}
     extra |= {e for e, n in taken.items() if n > min(1, sure[e]) + unsure[e]}
 
+    aside = Counter(bytes(row["body"]) for row in journal.rows("SELECT body FROM parked"))
+    unfit = set(bad)
+
     def those(found: Iterable[str]) -> tuple[str, ...]:
         return tuple(sorted(found))
 
@@ -115,11 +128,13 @@ def reckon(journal: Journal, taken: Mapping[str, int], published: Iterable[str])
         repeated=sum(n - 1 for n in taken.values() if n > 1),
         uncertain=sum(unsure.values()),
         states=dict(Counter(row["state"] for row in rows)),
-        lost=those(wanted - known.keys()),
-        extra=those(extra),
+        lost=those([*(wanted - known.keys()), *map(repr, unfit - aside.keys())]),
+        extra=those(extra | {repr(body) for body, n in aside.items() if n > 2}),
         unsent=those(e for e, n in sure.items() if n > taken.get(e, 0)),
-        strange=those((known.keys() | taken.keys()) - wanted),
+        strange=those(
+            [*((known.keys() | taken.keys()) - wanted), *map(repr, aside.keys() - unfit)]
+        ),
         unfinished=those(r["email"] for r in rows if r["state"] in _WAITING),
         odd=those(r["email"] for r in rows if (r["state"] == "sent") != bool(r["sure"])),
-        parked=int(journal.one("SELECT count(*) FROM parked")),
+        parked=aside.total(),
     )

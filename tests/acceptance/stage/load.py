@@ -61,6 +61,18 @@ def publish_list(client: redis.Redis, documents: Sequence[Document | bytes]) -> 
         client.lpush("mailgate:inbox:list", *(raw(document) for document in chunk))
 
 
+def _amqp(url: str) -> amqp.Connection:
+    part = urlsplit(url)
+    host = f"{part.hostname}:{part.port}"
+    return amqp.Connection(host, part.username, part.password, virtual_host=part.path[1:])
+
+
+def waiting_amqp(url: str) -> int:
+    """How many messages are ready in the inbox."""
+    with _amqp(url) as connection:
+        return int(connection.channel().queue_declare("mailgate.inbox", passive=True).message_count)
+
+
 def publish_amqp(
     url: str,
     documents: Sequence[Document | bytes],
@@ -71,10 +83,7 @@ def publish_amqp(
 
     ``ready`` is called before the first of them, when all else has been said.
     """
-    part = urlsplit(url)
-    with amqp.Connection(
-        f"{part.hostname}:{part.port}", part.username, part.password, virtual_host=part.path[1:]
-    ) as connection:
+    with _amqp(url) as connection:
         channel = connection.channel()
         try:
             channel.queue_declare("mailgate.inbox", passive=True)

@@ -26,6 +26,7 @@ from tests.acceptance.stage.load import (
     publish_list,
     publish_stream,
     recipients,
+    waiting_amqp,
 )
 from tests.acceptance.stage.loaded import loaded
 from tests.acceptance.stage.proc import Kept, Program
@@ -165,6 +166,13 @@ class Stage:
             return
         with self.redis() as client:
             (publish_list if door == "list" else publish_stream)(client, documents)
+
+    def inbox(self) -> int:
+        """How many documents wait in the inbox; of RabbitMQ's, those that nobody has in hand."""
+        if self.broker.startswith("amqp"):
+            return waiting_amqp(self.broker)
+        with self.redis() as client:
+            return int(client.xlen("mailgate:inbox"))
 
     def redis(self) -> redis.Redis:
         if self.broker.startswith("redis+socket://"):
