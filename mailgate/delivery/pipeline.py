@@ -339,7 +339,8 @@ class Pipeline:
         most = time.monotonic() + min(deadline - time.monotonic(), LOOK)
         while wait > 0 or not self._wake.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(0.001, wait))
+                async with asyncio.timeout(max(0.001, wait)):
+                    await self._wake.wait()
                 return
             wait = min(TURN, most - time.monotonic())
             if wait <= 0 or self._hold_until or not self._queueing():

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from mailgate import failpoints
+from mailgate.cancellation import heed
 from mailgate.config.shape import Config
 from mailgate.config.urls import mask
 from mailgate.contract.event import UNKNOWN
@@ -124,6 +125,7 @@ class Publisher:
         wait, longest = _AGAIN
         try:
             while True:
+                heed()
                 try:
                     reached = await self._turn()
                     await (self._publish if self._config.events.enabled else self._pass)(reached)
@@ -144,6 +146,7 @@ class Publisher:
         """Wait for the lease; gives how far events are published."""
         free_since = None
         while True:
+            heed()
             if self._patience and time.monotonic() > self._held:
                 # A stand-in looks on until nobody has published for long.
                 nobody = await self._look.read(lambda c: free(c, self._look.now()))
@@ -169,6 +172,7 @@ class Publisher:
         try:
             await out.open()
             while True:
+                heed()
                 if self._held - time.monotonic() < _RENEW and await self._hold() is None:
                     return
                 batch = await self._database.read(partial(self._batch, after=reached))

@@ -95,7 +95,8 @@ class RabbitDoor:
             # Something may have come between the look and the clearing.
             if not self._arrived:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._ready.wait(), wait)
+                    async with asyncio.timeout(wait):
+                        await self._ready.wait()
         if self._stopping:
             raise DoorClosed
         found: list[Delivery] = []

@@ -22,6 +22,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
+from mailgate.cancellation import heed
 from mailgate.config.urls import for_redis_py, is_sentinel, sentinels
 from mailgate.intake.door import BATCH_BYTES, Backoff, Delivery, DoorClosed, Trouble
 
@@ -127,7 +128,8 @@ class RedisDoor(ABC):
             self._lost(error)
             pause = min(self._backoff.wait(), max(wait, 0.05))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._closed.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._closed.wait()
             return []
         except asyncio.CancelledError:
             # The reply may be on its way; what it brings is ours and must be looked for.
@@ -164,6 +166,7 @@ class RedisDoor(ABC):
 
     async def _keep_beating(self) -> None:
         while True:
+            heed()
             await asyncio.sleep(self._idle / 4)
             # Only receiving tries other servers; a heartbeat that fails is silent.
             with contextlib.suppress(RedisError, OSError):

@@ -148,7 +148,8 @@ async def _stored(
             away = True
             tally.set(families.INTAKE_AWAY, (), 1)
             with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), wait)
+                async with asyncio.timeout(wait):
+                    await stop.wait()
             if stop.is_set():
                 return None
             wait = min(wait * 2, _AGAIN[1])

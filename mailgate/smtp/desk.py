@@ -407,7 +407,8 @@ class Desk:
             self._let_go(kept)
         if self._open:
             try:
-                await asyncio.wait_for(self._drained.wait(), grace)
+                async with asyncio.timeout(grace):
+                    await self._drained.wait()
             except TimeoutError:
                 for kept in self._busy:
                     kept.session.abort()

@@ -200,7 +200,8 @@ class Bridge:
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._ending.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._ending.wait()
 
     async def _look_once(self, gateway: Delivers) -> None:
         """Ring for what is due in lanes that this process does not work on already."""
@@ -222,7 +223,8 @@ class Bridge:
         self._busy[lane] += 1
         try:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._opened.wait(), deadline - time.monotonic())
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    await self._opened.wait()
             if self._gateway is None or self._ending.is_set():
                 raise GatewayClosed("the gateway is not open")
             counts = await self._gateway.deliver(lane, deadline)
