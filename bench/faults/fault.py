@@ -102,6 +102,11 @@ class Run:
         self._lifted = time.time()
 
     @property
+    def struck(self) -> float:
+        """When the last fault began (Unix time)."""
+        return self._struck
+
+    @property
     def lifted(self) -> float:
         """When the last fault was over (Unix time)."""
         return self._lifted

@@ -41,6 +41,7 @@ from mailgate.worker.settings import (
     FIRE_SOFT,
     TASK,
     celery_settings,
+    queue_name,
     time_limits,
 )
 from mailgate.worker.waits import leave_soon, leave_unheard, wake_up, watch_children
@@ -119,6 +120,8 @@ class _Process:
                     ring,
                     deadline=limits.deadline,
                     overdue=limits.overdue,
+                    lanes=_lanes(),
+                    unheard=lambda: doorbell.unheard,
                 )
                 self._doorbell = doorbell
                 self._pid = os.getpid()
@@ -195,6 +198,12 @@ def _build_gateway(config: Config, ring: Callable[[Lane], None]) -> Delivers:
         source=_process.source(),
         tracing=Tracing.to_collector("worker") if config.tracing.enabled else None,
     )
+
+
+def _lanes() -> list[Lane]:
+    """Those whose rings this worker takes."""
+    taken = app.amqp.queues.consume_from
+    return [lane for lane in Lane if queue_name(lane) in taken]
 
 
 _process = _Process()

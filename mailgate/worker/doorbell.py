@@ -3,9 +3,9 @@
 Owns publishing rings and how one is spelled (Celery's message protocol 2), the latch
 (about one unconsumed ring a lane) and the silence about a broker that is away. Never
 waits, never raises to who rings, and never carries anything but a lane's name. A lost
-ring costs a second: each worker process looks at the journal by itself. Imports nothing
-of Celery, which would be 8 MiB in each intake process: a test holds a ring to what Celery
-itself would send.
+ring costs a second: each worker process looks at the journal by itself, and works without
+one while there is nobody to ring at. Imports nothing of Celery, which would be 8 MiB in
+each intake process: a test holds a ring to what Celery itself would send.
 """
 
 from __future__ import annotations
@@ -77,6 +77,8 @@ class Doorbell:
         self._wanted: set[Lane] = set()
         self._closing = False
         self._thread: threading.Thread | None = None
+        #: Whether the last ring reached no broker; nobody knows before one was sent.
+        self.unheard = False
 
     def ring(self, lane: Lane) -> None:
         """Wake a worker of ``lane``; returns at once. Rings not yet sent are one."""
@@ -121,7 +123,7 @@ class Doorbell:
                     lanes = [lane for lane in Lane if lane in self._wanted]
                     self._wanted.clear()
                 for lane in lanes:
-                    line.send(lane)
+                    self.unheard = not line.send(lane)
         finally:
             line.hang_up()
 
@@ -137,8 +139,8 @@ class _Line:
         self._producer: Producer | None = None
         self._away_since: float | None = None
 
-    def send(self, lane: Lane) -> None:
-        """Publish a ring unless one waits; a broker that is away is logged once."""
+    def send(self, lane: Lane) -> bool:
+        """Publish a ring unless one waits; false when there is no broker, which is logged once."""
         # A connection that was idle may have been closed by the other side long ago.
         for old in (True, False) if self._connection is not None else (False,):
             try:
@@ -149,7 +151,8 @@ class _Line:
                     self._went_away(error)
             else:
                 self._came_back()
-                return
+                return True
+        return False
 
     def hang_up(self) -> None:
         connection, self._connection, self._producer = self._connection, None, None
@@ -215,7 +218,7 @@ class _Line:
         if self._away_since is None:
             self._away_since = time.monotonic()
             log.warning(
-                "the broker does not take rings (%s); workers find work by their own look",
+                "the broker does not take rings (%s); workers go on by their own look",
                 type(error).__name__,
             )
 

@@ -1,8 +1,8 @@
 """The bridge between Celery's threads and asyncio: one event loop a process.
 
 Owns the thread of the loop, the gateway that lives on it, the look at the journal
-once a second and the orderly end. Conversations stay on the loop between two
-tasks. Never knows Celery, a broker or SMTP.
+once a second, work without a task while no ring is heard, and the orderly end.
+Conversations stay on the loop between two tasks. Never knows Celery, a broker or SMTP.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NoReturn, Protocol
 
 from mailgate.model.state import Lane
@@ -79,7 +79,9 @@ class Bridge:
 
     ``make`` builds the gateway, on the loop; ``ring`` asks for a task of a lane.
     ``deadline`` is how long a task works, ``overdue`` when a thread no longer waits
-    for it, both in seconds from its start.
+    for it, both in seconds from its start. ``lanes`` are those that the process works on,
+    ``unheard`` says whether the last ring reached nobody: then what is due is worked on
+    without a task, one piece of work at a time.
     """
 
     def __init__(
@@ -89,6 +91,8 @@ class Bridge:
         *,
         deadline: float,
         overdue: float,
+        lanes: Collection[Lane] = tuple(Lane),
+        unheard: Callable[[], bool] = lambda: False,
         look: float = _LOOK,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -96,6 +100,8 @@ class Bridge:
         self._ring = ring
         self._deadline = deadline
         self._overdue = overdue
+        self._lanes = frozenset(lanes)
+        self._unheard = unheard
         self._look = look
         self._chance = chance
         self._loop = asyncio.new_event_loop()
@@ -104,6 +110,7 @@ class Bridge:
         self._grace = 0.0
         self._gateway: Delivers | None = None
         self._busy: Counter[Lane] = Counter()
+        self._alone: asyncio.Task[None] | None = None
         self._away = False
         self._may_end = False
         self._thread = threading.Thread(target=self._run, name="event-loop", daemon=True)
@@ -215,9 +222,18 @@ class Bridge:
         if self._away:
             log.info("the journal is back")
         self._away = False
-        for lane in Lane:
-            if lane in lanes and not self._busy[lane]:
-                self._ring(lane)
+        idle = [lane for lane in Lane if lane in lanes and not self._busy[lane]]
+        for lane in idle:
+            self._ring(lane)
+        own = [lane for lane in idle if lane in self._lanes]
+        if own and self._unheard() and (self._alone is None or self._alone.done()):
+            # The last is the lowest, and a delivery works on those above its lane too.
+            self._alone = asyncio.create_task(self._deliver_alone(own[-1]))
+
+    async def _deliver_alone(self, lane: Lane) -> None:
+        """Without a task: what is in the journal needs no broker to be sent."""
+        with contextlib.suppress(DeliveryFailed):
+            await self._deliver(lane, time.monotonic() + self._deadline, threading.Event())
 
     async def _deliver(self, lane: Lane, deadline: float, over: threading.Event) -> dict[str, int]:
         self._busy[lane] += 1

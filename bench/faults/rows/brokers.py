@@ -159,3 +159,56 @@ def rabbitmq_wiped(run: Run) -> None:
     scene.publish(more)
     scene.wait_finished(many + 50)
     run.reckon(scene, [*documents, *more], uncertain=0)
+
+
+def _away(run: Run, broker: str, journal: str) -> None:
+    many = run.many(3000, 200)
+    plans = {"n": ["slow 0.05"], "soft": ["451 4.7.1 Greylisted", "250"]}
+    settings = QUICK | {
+        "streams.transactional.retry.first": "4s",
+        "streams.transactional.retry.cap": "4s",
+        "streams.transactional.retry.jitter": "0",
+    }
+    scene = run.stage(broker, journal, settings=settings, plans=plans)
+    server = run.ground.rabbitmq if broker == "rabbitmq" else run.ground.valkey
+    intake, worker = scene.intake(), scene.worker(2)
+    scene.wait_for_workers(2)
+    documents = mails(many // 10, to="soft") + mails(many)
+    scene.publish(documents)
+    # All is taken in, the most of it waits, and some falls due when the broker is long away.
+    scene.wait_accepted(len(documents))
+    run.strike()
+    server.kill()
+    waiting = scene.journal.unfinished()
+    deferred = scene.journal.states().get("deferred", 0)
+    try:
+        scene.wait_finished(len(documents), 30 + many / 50)
+        gone = time.time() - run.struck
+        # The lease of who works without a task is kept like any.
+        assert len(scene.journal.workers()) == 2
+    finally:
+        server.start()
+        run.lift()
+    back = mails(50, to="back")
+    scene.publish(back)
+    scene.wait_finished(len(documents) + 50, 90)
+    run.recovered(scene)
+    run.note(waiting_then=waiting, deferred_then=deferred, all_sent_without_it_after=round(gone, 1))
+    assert waiting > deferred > 0
+    assert intake.running
+    assert worker.running
+    run.reckon(scene, [*documents, *back], uncertain=0)
+
+
+@fault(
+    "rabbitmq-away",
+    "RabbitMQ dies by SIGKILL when all is taken in, and comes back when all is sent",
+    "what is accepted goes on without it, also what falls due later; 0 uncertain",
+)
+def rabbitmq_away(run: Run) -> None:
+    _away(run, "rabbitmq", "postgresql")
+
+
+@fault("valkey-away", "the same of Valkey", "the same")
+def valkey_away(run: Run) -> None:
+    _away(run, "valkey", "sqlite")

@@ -166,6 +166,48 @@ def test_cut_connections_are_made_again(
     assert worker.running
 
 
+def test_work_goes_on_while_the_broker_is_away(
+    valkey: Valkey, site_of: Callable[[str], Site], doorbell_of: Doorbells
+) -> None:
+    """In the worker's own lanes, and until it is told to stop; with the broker tasks come back."""
+    site = site_of(valkey.url)
+    worker = site.worker(lanes=["high", "normal"])
+    valkey.kill()
+    for count in (1, 2):
+        site.say(due(Lane.NORMAL))
+        site.wait_for("delivered", lane="normal", count=count)
+    site.say(due(Lane.BULK))
+    time.sleep(2.5)
+    assert not site.book("deliver", lane="bulk")
+    valkey.start()
+    # Nothing is due there: a task, and no work without one.
+    doorbell_of(site.config).ring(Lane.HIGH)
+    site.wait_for("delivered", lane="high")
+    valkey.kill()
+    site.say("hold", "9")
+    site.say(due(Lane.NORMAL))
+    begun = len(site.book("deliver", lane="normal"))
+    site.wait_for("deliver", lane="normal", count=begun + 1)
+    code, seconds = worker.stop()
+    assert code == 0
+    assert seconds < 5
+    assert site.book("stopped")
+
+
+def test_a_worker_that_never_met_its_broker_works(
+    valkey: Valkey, site_of: Callable[[str], Site]
+) -> None:
+    site = site_of(valkey.url)
+    valkey.kill()
+    worker = site.start("worker", concurrency=1)
+    site.wait_for("start")
+    site.say(due(Lane.BULK))
+    site.wait_for("delivered", lane="bulk")
+    valkey.start()
+    until(lambda: "ready." in worker.log.read_text(), "a worker", 15, site.logs)
+    assert worker.stop()[0] == 0
+
+
 def test_a_task_that_ended_while_the_broker_was_away_was_not_over_its_time(
     valkey: Valkey, site_of: Callable[[str], Site], doorbell_of: Doorbells
 ) -> None:

@@ -156,6 +156,55 @@ def test_a_lane_under_work_is_not_rung_for_and_the_others_are(rig: Rig) -> None:
     rig.until(lambda: Lane.BULK in rig.rung)
 
 
+def test_what_is_due_is_worked_on_without_a_task_while_no_ring_is_heard(rig: Rig) -> None:
+    """The lowest of its own lanes, with which go those above it; rings go on all the while."""
+    rig.gateway.lanes = frozenset(Lane)
+    heard = threading.Event()
+    heard.set()
+    rig.start(lanes=[Lane.HIGH, Lane.NORMAL], unheard=lambda: not heard.is_set())
+    rig.until(lambda: len(rig.rung) >= 9)
+    assert rig.gateway.said == ["start"]
+    heard.clear()
+    rig.until(lambda: len(rig.gateway.said) >= 3)
+    assert set(rig.gateway.said) == {"start", "deliver normal"}
+    heard.set()
+    rung = len(rig.rung)
+    rig.until(lambda: len(rig.rung) >= rung + 9)
+    done = len(rig.gateway.said)
+    rig.until(lambda: len(rig.rung) >= rung + 30)
+    assert len(rig.gateway.said) == done
+
+
+def test_without_a_ring_one_piece_of_work_is_begun_at_a_time(rig: Rig) -> None:
+    rig.gateway.lanes = frozenset(Lane)
+    go = asyncio.Event()
+
+    async def wait(deadline: float) -> dict[str, int]:
+        await go.wait()
+        raise ValueError(SECRET)
+
+    rig.gateway.work = wait
+    bridge = rig.start(unheard=lambda: True)
+    # The lanes above are rung for meanwhile: whoever hears it may work on them.
+    rig.until(lambda: len(rig.gateway.looks) >= 9)
+    assert rig.gateway.said == ["start", "deliver bulk"]
+    assert rig.rung[-1] is Lane.NORMAL
+    bridge._loop.call_soon_threadsafe(go.set)
+    # One that fails is in the log, and not the last.
+    rig.until(lambda: rig.gateway.said.count("deliver bulk") >= 3)
+
+
+def test_work_without_a_task_ends_with_the_process(rig: Rig) -> None:
+    rig.gateway.lanes = frozenset(Lane)
+    rig.gateway.work = lambda deadline: asyncio.sleep(60)
+    bridge = rig.start(unheard=lambda: True)
+    rig.until(lambda: "deliver bulk" in rig.gateway.said)
+    begin = time.monotonic()
+    bridge.stop(7)
+    assert time.monotonic() - begin < 2
+    assert rig.gateway.said[-2:] == ["stop 7", "cancelled"]
+
+
 def test_work_left_at_the_deadline_is_rung_for_at_once(rig: Rig) -> None:
     bridge = rig.start(deadline=0.1, look=60)
 
