@@ -129,10 +129,11 @@ BOMBS: dict[str, bytes | dict[str, Any]] = {
         "template": "notice",
         "data": {f"k{n}": 1 for n in range(9990)},
     },
+    # A tenth of the slowest that is known: each more of the recipients takes as long.
     "wrong-data-for-each": {
-        "recipients": _OWN[:300],
+        "recipients": _OWN[:100],
         "template": "notice",
-        "data": {f"k{n}": 1 for n in range(150)},
+        "data": {f"k{n}": 1 for n in range(9900)},
     },
 }
 CONFIG = intake.CONFIG.model_copy(
@@ -154,7 +155,7 @@ def test_no_document_takes_more_than_the_stated_memory_and_a_moment(name: str) -
     made, size = decided(BOMBS[name])
     took = time.thread_time() - begun
     assert isinstance(made, NewParked | Arrival)
-    assert took < 5, f"{took:.1f} s"
+    assert took < (3 if name == "wrong-data-for-each" else 5), f"{took:.1f} s"
     if isinstance(made, NewParked):
         assert made.faults != "[]"
         assert len(made.faults) < 64_000
@@ -169,7 +170,7 @@ def test_no_document_takes_more_than_the_stated_memory_and_a_moment(name: str) -
 
 
 _CHILD = """
-import resource, sys
+import json, os, resource, sys
 from pathlib import Path
 from bench.fuzz import intake
 from tests.unit.hostile.test_hostile import BOMBS, decided
@@ -180,33 +181,35 @@ def pages(of):
 
 for seed in intake.seeds():
     intake.run(seed)
-bombs = [BOMBS[name] for name in sys.argv[2:]]
-bombs = [b if isinstance(b, bytes) else __import__("json").dumps(b).encode() for b in bombs]
+bombs = {n: b if isinstance(b, bytes) else json.dumps(b).encode() for n, b in BOMBS.items()}
 most = pages("VmSize") + int(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_AS, (most, most))
-for bomb in bombs:
-    before = pages("VmHWM")
-    made, size = decided(bomb)
-    print(type(made).__name__, size, pages("VmHWM") - before, flush=True)
+for name, bomb in bombs.items():
+    # Each in a process of its own: the most that it ever held only rises.
+    if not (pid := os.fork()):
+        before = pages("VmHWM")
+        made, size = decided(bomb)
+        print(name, type(made).__name__, size, pages("VmHWM") - before, flush=True)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0, name
 """
 
 
 def test_a_process_that_may_grow_by_no_more_reads_them_all() -> None:
     """Also what libraries take outside of Python's own memory is within what is stated."""
-    names = ["fields-of-recipients", "nan", "letters", "texts", "one-emoji"]
     most = EACH * LARGEST + BESIDES
     child = subprocess.run(
-        [sys.executable, "-c", _CHILD, str(most), *names],
+        [sys.executable, "-c", _CHILD, str(most)],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert child.returncode == 0, child.stderr
     lines = [line.split() for line in child.stdout.splitlines()]
-    assert [line[0] for line in lines] == ["NewParked"] * len(names)
-    for name, (_, size, grown) in zip(names, lines, strict=True):
+    assert [line[0] for line in lines] == list(BOMBS)
+    for name, _, size, grown in lines:
         assert int(grown) < EACH * int(size) + BESIDES, f"{name}: {int(grown) / M:.0f} MiB"
 
 
