@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mailgate import failpoints
+from mailgate.cancellation import heed
 from mailgate.config.sandbox import VIEWER, Sandbox
 from mailgate.delivery.lease import ProcessLease
 from mailgate.delivery.sandbox import Aside, redirected, way
@@ -103,6 +104,7 @@ class Permit:
         patience = time.monotonic() + PERMIT_PATIENCE
         grant = await self._renewed(patience) if self.used else self.grant
         while True:
+            heed()
             wait = grant.opens - time.monotonic()
             if wait > 0:
                 await asyncio.sleep(wait)
@@ -113,6 +115,7 @@ class Permit:
 
     async def _renewed(self, patience: float) -> Grant:
         while time.monotonic() < patience:
+            heed()
             try:
                 [answer] = await self.limiter.reserve([self.ask()], HORIZON)
             except LimiterAway:

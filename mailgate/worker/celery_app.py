@@ -32,7 +32,12 @@ from mailgate.worker import chores
 from mailgate.worker.cleaning import clean_up
 from mailgate.worker.doorbell import Doorbell
 from mailgate.worker.loop import Bridge, Delivers
-from mailgate.worker.mends import mend_redis_channel, mend_time_limits
+from mailgate.worker.mends import (
+    mend_connecting,
+    mend_late_starts,
+    mend_redis_channel,
+    mend_time_limits,
+)
 from mailgate.worker.settings import (
     CLEAN,
     CLEAN_FOR,
@@ -44,7 +49,7 @@ from mailgate.worker.settings import (
     queue_name,
     time_limits,
 )
-from mailgate.worker.waits import leave_soon, leave_unheard, wake_up, watch_children
+from mailgate.worker.waits import leave_soon, leave_unheard, maintain, wake_up, watch_children
 
 if TYPE_CHECKING:
     from mailgate.operations.reloading import Source
@@ -269,9 +274,12 @@ def fire(name: str, at: int) -> dict[str, int]:
 
 
 @signals.worker_init.connect(weak=False)
-def _mend(**_: Any) -> None:
+def _mend(sender: Any, **_: Any) -> None:
     mend_redis_channel()
     mend_time_limits()
+    mend_late_starts()
+    # Its pool is made later, and never another.
+    mend_connecting(lambda: maintain(sender.pool))
     _process.prepare()
 
 

@@ -80,8 +80,8 @@ class Bridge:
     ``make`` builds the gateway, on the loop; ``ring`` asks for a task of a lane.
     ``deadline`` is how long a task works, ``overdue`` when a thread no longer waits
     for it, both in seconds from its start. ``lanes`` are those that the process works on,
-    ``unheard`` says whether the last ring reached nobody: then what is due is worked on
-    without a task, one piece of work at a time.
+    ``unheard`` says whether the last ring reached nobody: from then on what is due is worked
+    on without a task, one piece of work at a time, until a task comes.
     """
 
     def __init__(
@@ -111,6 +111,9 @@ class Bridge:
         self._gateway: Delivers | None = None
         self._busy: Counter[Lane] = Counter()
         self._alone: asyncio.Task[None] | None = None
+        # Nobody has sent a task since a ring was not heard. That one is heard again says
+        # little: the worker's main process may be half a minute from its next try to connect.
+        self._deserted = False
         self._away = False
         self._may_end = False
         self._thread = threading.Thread(target=self._run, name="event-loop", daemon=True)
@@ -129,6 +132,7 @@ class Bridge:
         """
         if self._may_end:
             raise GatewayClosed("the process is stopping")
+        self._deserted = False
         over = threading.Event()
         work = self._deliver(lane, time.monotonic() + self._deadline, over)
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -225,15 +229,26 @@ class Bridge:
         idle = [lane for lane in Lane if lane in lanes and not self._busy[lane]]
         for lane in idle:
             self._ring(lane)
+        self._deserted = self._deserted or self._unheard()
         own = [lane for lane in idle if lane in self._lanes]
-        if own and self._unheard() and (self._alone is None or self._alone.done()):
+        alone = self._alone
+        if (
+            own
+            and self._deserted
+            and (alone is None or alone.done() or alone is asyncio.current_task())
+        ):
             # The last is the lowest, and a delivery works on those above its lane too.
             self._alone = asyncio.create_task(self._deliver_alone(own[-1]))
 
     async def _deliver_alone(self, lane: Lane) -> None:
         """Without a task: what is in the journal needs no broker to be sent."""
-        with contextlib.suppress(DeliveryFailed):
-            await self._deliver(lane, time.monotonic() + self._deadline, threading.Event())
+        try:
+            async with asyncio.timeout(self._overdue):
+                await self._deliver(lane, time.monotonic() + self._deadline, threading.Event())
+        except DeliveryFailed:
+            pass  # it is in the log
+        except TimeoutError:
+            log.error("work on lane %s without a task was overdue, and is given up", lane.value)
 
     async def _deliver(self, lane: Lane, deadline: float, over: threading.Event) -> dict[str, int]:
         self._busy[lane] += 1

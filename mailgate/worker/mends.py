@@ -8,6 +8,7 @@ runs as it is, and ``tests/integration/worker`` says whether it survives.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any
@@ -56,23 +57,18 @@ def mend_time_limits() -> bool:
     """
     if not version("celery").startswith(_TESTED):
         return False
-    pool: Any = import_module("celery.concurrency.asynpool").AsynPool
+    pool = _async_pool()
     get_event_loop: Any = import_module("kombu.asynchronous").get_event_loop
     soft, hard = pool._on_soft_timeout, pool._on_hard_timeout
     if getattr(soft, "mended", False):
         return True
 
     def patiently(act: Any, self: Any, job: int, *rest: Any) -> None:
-        due = time.monotonic() + _READ
+        def keep(timer: Any) -> None:
+            # Where the pool looks for what is to be cancelled when the task ends.
+            self._tref_for_id[job] = timer
 
-        def late() -> None:
-            if time.monotonic() > due + _READ:  # the loop stood still again
-                patiently(act, self, job, *rest)
-            else:
-                act(self, job, *rest)
-
-        # Where the pool looks for what is to be cancelled when the task ends.
-        self._tref_for_id[job] = get_event_loop().call_later(_READ, late)
+        _when_read(get_event_loop(), lambda: act(self, job, *rest), keep)
 
     def _on_soft_timeout(self: Any, job: int, *rest: Any) -> None:
         patiently(soft, self, job, *rest)
@@ -83,3 +79,82 @@ def mend_time_limits() -> bool:
     _on_soft_timeout.mended = True  # type: ignore[attr-defined]
     pool._on_soft_timeout, pool._on_hard_timeout = _on_soft_timeout, _on_hard_timeout
     return True
+
+
+def mend_late_starts() -> bool:
+    """Have a main process read what a new child said before it takes that for never started.
+
+    A child that was started just before the main process began to wait for its broker has
+    said so long ago when that is over, and has mail in hand; but the clock of its start is
+    looked at before its word is read, and it is killed. Returns whether it was needed.
+    """
+    if not version("celery").startswith(_TESTED):
+        return False
+    pool = _async_pool()
+    original = pool._create_process_handlers
+    if getattr(original, "mended", False):
+        return True
+
+    def _create_process_handlers(self: Any, hub: Any) -> None:
+        original(self, _Unhurried(hub))
+
+    _create_process_handlers.mended = True  # type: ignore[attr-defined]
+    pool._create_process_handlers = _create_process_handlers
+    return True
+
+
+def mend_connecting(maintain: Callable[[], None]) -> bool:
+    """Have ``maintain`` called once a second while a worker waits for its broker.
+
+    Its main process does nothing else then, for up to half a minute between two tries, and
+    would replace no dead child. Returns whether it was needed.
+    """
+    if not version("celery").startswith(_TESTED):
+        return False
+    consumer: Any = import_module("celery.worker.consumer.consumer")
+    original = consumer.maybe_shutdown
+    if getattr(original, "mended", False):
+        return True
+
+    def maybe_shutdown() -> None:
+        original()
+        maintain()
+
+    maybe_shutdown.mended = True  # type: ignore[attr-defined]
+    consumer.maybe_shutdown = maybe_shutdown
+    return True
+
+
+class _Unhurried:
+    """Celery's loop, for whoever may do something only after what the children said is read."""
+
+    def __init__(self, hub: Any) -> None:
+        self._hub = hub
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._hub, name)
+
+    def call_later(self, delay: float, act: Any, *rest: Any) -> Any:
+        return self._hub.call_later(delay, _when_read, self._hub, lambda: act(*rest))
+
+
+def _when_read(
+    hub: Any, act: Callable[[], None], keep: Callable[[Any], None] = lambda _timer: None
+) -> None:
+    """Do it when the loop has run for a while: it has read all that there was.
+
+    ``keep`` is given each timer.
+    """
+    due = time.monotonic() + _READ
+
+    def late() -> None:
+        if time.monotonic() > due + _READ:  # the loop stood still again
+            _when_read(hub, act, keep)
+        else:
+            act()
+
+    keep(hub.call_later(_READ, late))
+
+
+def _async_pool() -> Any:
+    return import_module("celery.concurrency.asynpool").AsynPool

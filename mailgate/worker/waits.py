@@ -11,6 +11,7 @@ import threading
 from typing import Any
 
 from billiard import pool as prefork
+from celery.concurrency.prefork import TaskPool
 from kombu.asynchronous import get_event_loop
 
 #: Seconds in which a child's last word reaches its parent.
@@ -31,6 +32,12 @@ def watch_children(hub: Any, pool: Any) -> None:
     """
     if hub is not None:
         hub.call_repeatedly(_WATCH, pool.maintain_pool)
+
+
+def maintain(pool: Any) -> None:
+    """Replace what has died in a prefork pool that runs, once; other pools have no children."""
+    if isinstance(pool, TaskPool) and (replace := getattr(pool, "maintain_pool", None)):
+        replace()
 
 
 def wake_up() -> None:

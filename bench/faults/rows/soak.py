@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bench.faults.fault import Run, fault
 from bench.faults.rows.kills import SOON, conversations
-from tests.acceptance.stage import Stage, mails, until
+from tests.acceptance.stage import Program, Stage, mails, until
 from tests.acceptance.stage.load import Document
 from tests.acceptance.stage.proc import family
 from tests.acceptance.stage.relay import busiest
@@ -168,6 +168,13 @@ def soak(run: Run) -> None:
         "journal killed": journal_dies,
         "worker stands still": still,
     }
+
+    def whose(name: str) -> list[Program]:
+        if name in ("broker killed", "intake killed"):
+            return []
+        of_the_victim = name in ("worker child killed", "worker killed", "worker stands still")
+        return [victim.program] if of_the_victim else [victim.program, steady]
+
     # Everybody's hands are full once, as after a long outage: twice a batch waits in intake, and
     # the workers find more due than they may send. What that takes is bounded, and no growth.
     run.ground.postgres.kill()
@@ -183,8 +190,8 @@ def soak(run: Run) -> None:
         if time.monotonic() >= after and time.monotonic() < end - 20:
             name = run.random.choice(sorted(faults))
             run.strike()
-            # Whatever it is, it leaves no more in doubt than was open when it came.
-            open_then += conversations(scene, steady) + conversations(scene, victim.program)
+            # What it comes to leaves no more in doubt than was open with them when it came.
+            open_then += sum(conversations(scene, one) for one in whose(name))
             with suppress(ProcessLookupError):
                 faults[name]()
             run.lift()

@@ -18,6 +18,7 @@ from mailgate.config.shape import Config
 from mailgate.model.state import Lane
 from mailgate.worker.doorbell import Doorbell
 from mailgate.worker.settings import queue_name, queues
+from tests.acceptance.stage.proc import children
 from tests.integration.worker.conftest import Site, due, until
 from tests.servers import Valkey
 
@@ -185,13 +186,61 @@ def test_work_goes_on_while_the_broker_is_away(
     site.wait_for("delivered", lane="high")
     valkey.kill()
     site.say("hold", "9")
-    site.say(due(Lane.NORMAL))
     begun = len(site.book("deliver", lane="normal"))
+    site.say(due(Lane.NORMAL))
     site.wait_for("deliver", lane="normal", count=begun + 1)
     code, seconds = worker.stop()
     assert code == 0
     assert seconds < 5
     assert site.book("stopped")
+
+
+def test_a_child_that_dies_while_the_broker_is_away_is_replaced(
+    valkey: Valkey, site_of: Callable[[str], Site]
+) -> None:
+    """Works at once, and is not taken for one that never started when the broker is back."""
+    site = site_of(valkey.url)
+    worker = site.worker()
+    [first] = site.book("start")
+    valkey.kill()
+    site.say(due(Lane.NORMAL))
+    site.wait_for("delivered")
+    os.kill(first["pid"], signal.SIGKILL)
+    _, second = site.wait_for("start", 2, timeout=5)
+    site.say(due(Lane.HIGH))
+    site.wait_for("delivered", lane="high")
+    # Longer than Celery gives a child for its start.
+    time.sleep(max(0.0, second["at"] + 5 - time.time()))
+    valkey.start()
+    until(lambda: worker.log.read_text().count("ready.") >= 1, "a worker", 15, site.logs)
+    site.say(due(Lane.BULK))
+    site.wait_for("delivered", lane="bulk")
+    time.sleep(3)
+    assert worker.stop()[0] == 0
+    assert len(site.book("start")) == 2
+    assert [entry["pid"] for entry in site.book("stopped")] == [second["pid"]]
+    assert "Timed out" not in worker.log.read_text()
+
+
+def test_a_child_that_starts_as_the_broker_goes_away_is_not_killed_when_it_is_back(
+    valkey: Valkey, site_of: Callable[[str], Site]
+) -> None:
+    """Celery looks at the clock of its start before it reads that it has started (mends.py)."""
+    site = site_of(valkey.url)
+    worker = site.worker()
+    [first] = site.book("start")
+    os.kill(first["pid"], signal.SIGKILL)
+    until(lambda: set(children(worker.process.pid)) - {first["pid"]}, "a child", 5)
+    valkey.kill()
+    _, second = site.wait_for("start", 2)
+    time.sleep(6)
+    valkey.start()
+    site.say(due(Lane.BULK))
+    site.wait_for("delivered", lane="bulk")
+    time.sleep(4)
+    assert worker.stop()[0] == 0
+    assert [entry["pid"] for entry in site.book("stopped")] == [second["pid"]]
+    assert "Timed out" not in worker.log.read_text()
 
 
 def test_a_worker_that_never_met_its_broker_works(

@@ -156,26 +156,32 @@ def test_a_lane_under_work_is_not_rung_for_and_the_others_are(rig: Rig) -> None:
     rig.until(lambda: Lane.BULK in rig.rung)
 
 
-def test_what_is_due_is_worked_on_without_a_task_while_no_ring_is_heard(rig: Rig) -> None:
-    """The lowest of its own lanes, with which go those above it; rings go on all the while."""
+def test_what_is_due_is_worked_on_without_a_task_from_a_ring_that_nobody_heard_on(
+    rig: Rig,
+) -> None:
+    """The lowest of its own lanes, with which go those above it; until a task comes."""
     rig.gateway.lanes = frozenset(Lane)
-    heard = threading.Event()
-    heard.set()
-    rig.start(lanes=[Lane.HIGH, Lane.NORMAL], unheard=lambda: not heard.is_set())
+    lost = threading.Event()
+    bridge = rig.start(lanes=[Lane.HIGH, Lane.NORMAL], unheard=lost.is_set)
     rig.until(lambda: len(rig.rung) >= 9)
     assert rig.gateway.said == ["start"]
-    heard.clear()
+    lost.set()
     rig.until(lambda: len(rig.gateway.said) >= 3)
     assert set(rig.gateway.said) == {"start", "deliver normal"}
-    heard.set()
-    rung = len(rig.rung)
-    rig.until(lambda: len(rig.rung) >= rung + 9)
+    # Somebody hears the rings again, and sends no task yet.
+    lost.clear()
+    done, rung = len(rig.gateway.said), len(rig.rung)
+    rig.until(lambda: len(rig.gateway.said) >= done + 3)
+    assert len(rig.rung) > rung
+    bridge.deliver(Lane.HIGH)
+    looks = len(rig.gateway.looks)
+    rig.until(lambda: len(rig.gateway.looks) >= looks + 2)
     done = len(rig.gateway.said)
-    rig.until(lambda: len(rig.rung) >= rung + 30)
+    rig.until(lambda: len(rig.gateway.looks) >= looks + 9)
     assert len(rig.gateway.said) == done
 
 
-def test_without_a_ring_one_piece_of_work_is_begun_at_a_time(rig: Rig) -> None:
+def test_without_a_task_one_piece_of_work_is_begun_at_a_time(rig: Rig) -> None:
     rig.gateway.lanes = frozenset(Lane)
     go = asyncio.Event()
 
@@ -185,19 +191,42 @@ def test_without_a_ring_one_piece_of_work_is_begun_at_a_time(rig: Rig) -> None:
 
     rig.gateway.work = wait
     bridge = rig.start(unheard=lambda: True)
-    # The lanes above are rung for meanwhile: whoever hears it may work on them.
     rig.until(lambda: len(rig.gateway.looks) >= 9)
     assert rig.gateway.said == ["start", "deliver bulk"]
-    assert rig.rung[-1] is Lane.NORMAL
+    # The lanes above are rung for meanwhile: whoever hears it may work on them.
+    assert rig.rung.count(Lane.NORMAL) > rig.rung.count(Lane.BULK)
     bridge._loop.call_soon_threadsafe(go.set)
     # One that fails is in the log, and not the last.
     rig.until(lambda: rig.gateway.said.count("deliver bulk") >= 3)
 
 
+def test_work_without_a_task_goes_on_at_its_deadline(rig: Rig) -> None:
+    rig.gateway.lanes = frozenset({Lane.NORMAL})
+
+    async def until_deadline(deadline: float) -> dict[str, int]:
+        await asyncio.sleep(deadline - time.monotonic())
+        return {"sent": 9}
+
+    rig.gateway.work = until_deadline
+    rig.start(unheard=lambda: True, deadline=0.1, look=60)
+    rig.until(lambda: rig.gateway.said.count("deliver normal") >= 4)
+
+
+def test_work_without_a_task_that_is_overdue_is_given_up(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.gateway.lanes = frozenset({Lane.NORMAL})
+    rig.gateway.work = lambda deadline: asyncio.sleep(60)
+    rig.start(unheard=lambda: True, overdue=0.2)
+    rig.until(lambda: rig.gateway.said.count("deliver normal") >= 2)
+    assert rig.gateway.said[:3] == ["start", "deliver normal", "cancelled"]
+    assert "lane normal without a task was overdue" in caplog.text
+
+
 def test_work_without_a_task_ends_with_the_process(rig: Rig) -> None:
     rig.gateway.lanes = frozenset(Lane)
     rig.gateway.work = lambda deadline: asyncio.sleep(60)
-    bridge = rig.start(unheard=lambda: True)
+    bridge = rig.start(unheard=lambda: True, overdue=60)
     rig.until(lambda: "deliver bulk" in rig.gateway.said)
     begin = time.monotonic()
     bridge.stop(7)
