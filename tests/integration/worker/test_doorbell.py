@@ -243,12 +243,13 @@ def test_a_child_that_starts_as_the_broker_goes_away_is_not_killed_when_it_is_ba
     assert "Timed out" not in worker.log.read_text()
 
 
+@pytest.mark.parametrize("pool", ["prefork", "solo"])
 def test_a_worker_that_never_met_its_broker_works(
-    valkey: Valkey, site_of: Callable[[str], Site]
+    pool: str, valkey: Valkey, site_of: Callable[[str], Site]
 ) -> None:
     site = site_of(valkey.url)
     valkey.kill()
-    worker = site.start("worker", concurrency=1)
+    worker = site.start("worker", concurrency=1, pool=pool)
     site.wait_for("start")
     site.say(due(Lane.BULK))
     site.wait_for("delivered", lane="bulk")
