@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mailgate.cli.filters import bell, left_suppressed, whoami
-from mailgate.cli.setting import fail, guarded, setting, show_json
+from mailgate.cli.setting import counted, fail, guarded, setting, show_json
 from mailgate.journal.filters import Filter
 from mailgate.model.state import State
 
@@ -72,7 +72,7 @@ class Change:
         if dry_run:
             self._promise(many, limit, as_json)
             return
-        question = f"{self._verb} {many} recipients?"
+        question = f"{self._verb} {counted(many)}?"
         if many > ASK_ABOVE and not yes and not typer.confirm(question, err=True):
             raise typer.Exit(1)
         done = suppressed = 0
@@ -153,7 +153,7 @@ class Change:
             document["limit"] = takes.limit if takes else None
             show_json(document)
             return
-        print(f"would {self._verb} {many} recipients")
+        print(f"would {self._verb} {counted(many)}")
         if kinds:
             from mailgate.cli.tables import table
 
@@ -169,7 +169,7 @@ class Change:
         if as_json:
             show_json({self._verb: done})
         else:
-            print(f"{self._verb}: {done} recipients")
+            print(f"{self._verb}: {counted(done)}")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mailgate.cli.filters import ReasonOption
-from mailgate.cli.setting import fail, guarded, setting, show_json
+from mailgate.cli.setting import counted, fail, guarded, setting, show_json
 
 db = typer.Typer(help="The journal's schema, and restoring it.", no_args_is_help=True)
 
@@ -82,6 +82,8 @@ def restored(
     if as_json:
         show_json({"uncertain": count, "dry_run": dry_run})
     else:
-        print(f"{count} recipients {'would be' if dry_run else 'are'} uncertain")
+        print(
+            f"{counted(count)} {'would be' if dry_run else 'is' if count == 1 else 'are'} uncertain"
+        )
         if count and not dry_run:
             print("see: mailgate failures show restored")

@@ -27,7 +27,7 @@ from mailgate.cli.rescheduling import (
     named,
     reschedule,
 )
-from mailgate.cli.setting import clean, complain, fail, guarded, setting, show_json
+from mailgate.cli.setting import clean, complain, counted, fail, guarded, setting, show_json
 from mailgate.cli.story import document as document_of
 from mailgate.cli.story import lines as lines_of
 from mailgate.cli.story import published
@@ -192,7 +192,7 @@ def _move(numbers: list[str], target: State, verb: str, reason: str, as_json: bo
     if as_json:
         show_json({verb: done})
     else:
-        print(f"{verb}: {done} recipients")
+        print(f"{verb}: {counted(done)}")
     if not done:
         raise typer.Exit(1)
 

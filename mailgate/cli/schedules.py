@@ -10,7 +10,7 @@ import typer
 
 from mailgate.cli import completing
 from mailgate.cli.filters import JsonOption, LimitOption, PersonalOption, bell
-from mailgate.cli.setting import complain, fail, guarded, setting, show_json
+from mailgate.cli.setting import complain, counted, fail, guarded, setting, show_json
 
 if TYPE_CHECKING:
     from mailgate.config.schedules import Schedule
@@ -104,7 +104,7 @@ def _fired(
     stands = database.run_now(lambda c: book.revive(c, name, at, database.now()))
     document: dict[str, Any] = {"schedule": name, "at": stamp(at)}
     if stands.state != "pending":
-        said = f"has fired for {stamp(at)} already: {stands.recipients} recipients"
+        said = f"has fired for {stamp(at)} already: {counted(stands.recipients)}"
         return document | {"result": "over", "error": said}, set()
     done = firing.fire(name, at)
     error = done.error or ("another is firing it" if done.state == "over" else None)
@@ -117,7 +117,7 @@ def _told(document: dict[str, Any]) -> str:
     window = f"from {document['since']} to {document['at']}"
     if document["result"] == "empty":
         return f"{document['schedule']}: nothing to send {window}"
-    return f"{document['schedule']}: {document['recipients']} recipients, {window}"
+    return f"{document['schedule']}: {counted(document['recipients'])}, {window}"
 
 
 def _show(
@@ -156,7 +156,7 @@ def _show(
         return
     print(_told(document | {"recipients": len(people)}) + " (dry run: nothing is sent)")
     if mail.items is not None:
-        print(f"  {len(mail.items)} rows of data")
+        print(f"  {counted(len(mail.items), 'row')} of data")
     for email in people[:10]:
         print(f"  to {masked(email, personal)}")
     if len(people) > 10:

@@ -139,6 +139,11 @@ def show_json(document: Mapping[str, Any]) -> None:
     print(json.dumps(document, ensure_ascii=True, indent=2, default=str))
 
 
+def counted(many: int, what: str = "recipient") -> str:
+    """``1 recipient``, ``2 recipients``."""
+    return f"{many} {what}" if many == 1 else f"{many} {what}s"
+
+
 def clean(text: str) -> str:
     """Text that cannot steer a terminal: control and direction characters are shown escaped."""
     if text.isprintable():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from mailgate.cli.setting import setting
+from mailgate.cli.setting import counted, setting
 
 #: Items of a digest that are listed for people.
 _ITEMS = 20
@@ -120,7 +120,7 @@ def lines(d: dict[str, Any]) -> list[str]:
         elif r["digest"]:
             out.append(f"    went in the digest {r['digest']}")
     if items := d.get("items", []):
-        out.append(f"  a digest of {len(items)} items")
+        out.append(f"  a digest of {counted(len(items), 'item')}")
         out += [f"    {i['message']}" + (f"  {i['id']}" * bool(i["id"])) for i in items[:_ITEMS]]
         if len(items) > _ITEMS:
             out.append(f"    and {len(items) - _ITEMS} more: --json has them all")

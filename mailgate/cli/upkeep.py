@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mailgate.cli.filters import JsonOption, ReasonOption, whoami
-from mailgate.cli.setting import fail, guarded, setting, show_json
+from mailgate.cli.setting import counted, fail, guarded, setting, show_json
 
 
 def clean(
@@ -70,7 +70,7 @@ def erase(
         )
     else:
         print(
-            f"cancelled {done.cancelled}, erased {done.recipients} recipients"
+            f"cancelled {done.cancelled}, erased {counted(done.recipients)}"
             f" and {done.parked} parked documents"
         )
     if done.busy:

@@ -60,7 +60,7 @@ def test_a_captured_mail_says_so_in_its_story_and_is_released(
     assert "no relay was touched" in shell("messages", "show", spell(message)).out
     assert shell("failures", "list", "--json").document["items"] == []
     assert (
-        shell("failures", "resend", "--state", "captured", "--all").out == "resend: 1 recipients\n"
+        shell("failures", "resend", "--state", "captured", "--all").out == "resend: 1 recipient\n"
     )
     [item] = shell("messages", "list", "--json").document["items"]
     assert item["state"] == "queued"

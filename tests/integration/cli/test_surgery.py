@@ -123,7 +123,7 @@ def test_a_dry_run_of_a_resend_counts_the_suppressed_apart(shell: Shell, journal
     assert shell("suppressions", "add", email, "--reason", "asked").code == 0
     words = ("failures", "resend", "--all", "--dry-run")
     said = shell(*words).out.splitlines()
-    assert said[0] == "would resend 1 recipients"
+    assert said[0] == "would resend 1 recipient"
     assert "would leave 1 alone: they are suppressed" in said
     document = shell(*words, "--json").document
     assert (document["count"], document["suppressed"]) == (1, 1)
