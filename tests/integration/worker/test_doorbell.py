@@ -178,7 +178,7 @@ def test_work_goes_on_while_the_broker_is_away(
         site.say(due(Lane.NORMAL))
         site.wait_for("delivered", lane="normal", count=count)
     site.say(due(Lane.BULK))
-    time.sleep(2.5)
+    time.sleep(1.7)
     assert not site.book("deliver", lane="bulk")
     valkey.start()
     # Nothing is due there: a task, and no work without one.
@@ -200,7 +200,7 @@ def test_a_child_that_dies_while_the_broker_is_away_is_replaced(
 ) -> None:
     """Works at once, and is not taken for one that never started when the broker is back."""
     site = site_of(valkey.url)
-    worker = site.worker()
+    worker = site.worker(settings={"worker_proc_alive_timeout": 1})
     [first] = site.book("start")
     valkey.kill()
     site.say(due(Lane.NORMAL))
@@ -209,13 +209,13 @@ def test_a_child_that_dies_while_the_broker_is_away_is_replaced(
     _, second = site.wait_for("start", 2, timeout=5)
     site.say(due(Lane.HIGH))
     site.wait_for("delivered", lane="high")
-    # Longer than Celery gives a child for its start.
-    time.sleep(max(0.0, second["at"] + 5 - time.time()))
+    # Longer than Celery is told to give a child for its start.
+    time.sleep(max(0.0, second["at"] + 2 - time.time()))
     valkey.start()
     until(lambda: worker.log.read_text().count("ready.") >= 1, "a worker", 15, site.logs)
     site.say(due(Lane.BULK))
     site.wait_for("delivered", lane="bulk")
-    time.sleep(3)
+    time.sleep(1.5)
     assert worker.stop()[0] == 0
     assert len(site.book("start")) == 2
     assert [entry["pid"] for entry in site.book("stopped")] == [second["pid"]]
@@ -227,17 +227,16 @@ def test_a_child_that_starts_as_the_broker_goes_away_is_not_killed_when_it_is_ba
 ) -> None:
     """Celery looks at the clock of its start before it reads that it has started (mends.py)."""
     site = site_of(valkey.url)
-    worker = site.worker()
+    worker = site.worker(settings={"worker_proc_alive_timeout": 2})
     [first] = site.book("start")
     os.kill(first["pid"], signal.SIGKILL)
     until(lambda: set(children(worker.process.pid)) - {first["pid"]}, "a child", 5)
     valkey.kill()
     _, second = site.wait_for("start", 2)
-    time.sleep(6)
+    time.sleep(3)
     valkey.start()
-    site.say(due(Lane.BULK))
-    site.wait_for("delivered", lane="bulk")
-    time.sleep(4)
+    until(lambda: worker.log.read_text().count("Connected to") >= 2, "the broker", 15, site.logs)
+    time.sleep(2.5)
     assert worker.stop()[0] == 0
     assert [entry["pid"] for entry in site.book("stopped")] == [second["pid"]]
     assert "Timed out" not in worker.log.read_text()
