@@ -82,8 +82,7 @@ def restored(
     if as_json:
         show_json({"uncertain": count, "dry_run": dry_run})
     else:
-        print(
-            f"{counted(count)} {'would be' if dry_run else 'is' if count == 1 else 'are'} uncertain"
-        )
+        verb = "would be" if dry_run else "is" if count == 1 else "are"
+        print(f"{counted(count)} {verb} uncertain")
         if count and not dry_run:
             print("see: mailgate failures show restored")
