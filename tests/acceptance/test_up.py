@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,14 @@ def said(program: Program) -> str:
     return program.log.read_text()
 
 
+def left(pids: Iterable[int], program: Program) -> str:
+    """Who is still there, and what all of them have said."""
+    lines = [
+        Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in pids if alive(pid)
+    ]
+    return "\n".join([*lines, said(program)[-8000:]])
+
+
 def client(program: Program) -> redis.Redis:
     path = re.search(r"publish to +redis\+socket://(\S+)", said(program))
     assert path
@@ -111,7 +119,7 @@ def test_a_killed_up_leaves_no_process_behind_and_loses_nothing(house: House, fi
     with client(program) as broker:
         publish_stream(broker, mails(90))
         program.kill()
-    took = until(lambda: not any(alive(pid) for pid in pids), 20)
+    took = until(lambda: not any(alive(pid) for pid in pids), 20, lambda: left(pids, program))
     figure(seconds_until_all_are_gone=round(took, 2))
     again = house.up()
     until(lambda: len({str(m["to"]) for m in inbox(again)}) == 90, 40, again.tail)
