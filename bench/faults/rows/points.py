@@ -233,7 +233,7 @@ def points_drop(run: Run) -> None:
         cut[name] += int(number)
     run.note(cut=cut.total())
     if run.size >= 0.5:
-        # A single one may come when what it would cut was cut just before.
-        assert all(cut[name] for name in names), (
-            f"nothing to cut: {[n for n in names if not cut[n]]}"
-        )
+        # A single one may come when what it would cut was cut just before; and all of a burst
+        # are rendered before the first connection is opened.
+        nothing = [n for n in names if not cut[n] and not n.startswith("render.")]
+        assert not nothing, f"nothing to cut: {nothing}"
