@@ -213,7 +213,8 @@ def test_the_command_says_where_it_is_and_stops_when_told(tmp_path: Path):
         assert str(tmp_path / "mine") in lines[0]
         url = lines[2].removeprefix("studio: page ").strip()
         assert url.startswith("http://127.0.0.1:")
-        found = httpx.get(f"{url}api/catalogue").json()
+        # Reads and renders all templates, beside whatever else the machine does.
+        found = httpx.get(f"{url}api/catalogue", timeout=30).json()
         assert "parcel" in [item["name"] for item in found["items"]]
         assert "NOT_SET" in found["send"]["why_not"]
     finally:
