@@ -28,22 +28,17 @@ def mend_redis_channel() -> bool:
     without a connection: an ``AttributeError``, which ends the worker (kombu #582).
     A ``redis.ConnectionError`` is handled there. Returns whether it was needed.
     """
-    if not version("kombu").startswith(_TESTED):
-        return False
     transport: Any = import_module("kombu.transport.redis")  # its stubs know no channel
-    channel = transport.Channel
-    original = channel._connparams
-    if getattr(original, "mended", False):
-        return True
 
-    def _connparams(self: Any, asynchronous: bool = False) -> Any:
-        if self.connection is None or self.connection.client is None:
-            raise transport.redis.ConnectionError("the channel's connection is closed")
-        return original(self, asynchronous=asynchronous)
+    def mended(original: Any) -> Any:
+        def _connparams(self: Any, asynchronous: bool = False) -> Any:
+            if self.connection is None or self.connection.client is None:
+                raise transport.redis.ConnectionError("the channel's connection is closed")
+            return original(self, asynchronous=asynchronous)
 
-    _connparams.mended = True  # type: ignore[attr-defined]
-    channel._connparams = _connparams
-    return True
+        return _connparams
+
+    return _mend("kombu", transport.Channel, "_connparams", mended)
 
 
 def mend_time_limits() -> bool:
@@ -55,30 +50,21 @@ def mend_time_limits() -> bool:
     by now or none, is ended for it. So each limit waits until the loop has run for a while.
     Returns whether it was needed.
     """
-    if not version("celery").startswith(_TESTED):
-        return False
-    pool = _async_pool()
     get_event_loop: Any = import_module("kombu.asynchronous").get_event_loop
-    soft, hard = pool._on_soft_timeout, pool._on_hard_timeout
-    if getattr(soft, "mended", False):
-        return True
 
-    def patiently(act: Any, self: Any, job: int, *rest: Any) -> None:
-        def keep(timer: Any) -> None:
-            # Where the pool looks for what is to be cancelled when the task ends.
-            self._tref_for_id[job] = timer
+    def mended(original: Any) -> Any:
+        def patiently(self: Any, job: int, *rest: Any) -> None:
+            def keep(timer: Any) -> None:
+                # Where the pool looks for what is to be cancelled when the task ends.
+                self._tref_for_id[job] = timer
 
-        _when_read(get_event_loop(), lambda: act(self, job, *rest), keep)
+            _when_read(get_event_loop(), lambda: original(self, job, *rest), keep)
 
-    def _on_soft_timeout(self: Any, job: int, *rest: Any) -> None:
-        patiently(soft, self, job, *rest)
+        return patiently
 
-    def _on_hard_timeout(self: Any, job: int) -> None:
-        patiently(hard, self, job)
-
-    _on_soft_timeout.mended = True  # type: ignore[attr-defined]
-    pool._on_soft_timeout, pool._on_hard_timeout = _on_soft_timeout, _on_hard_timeout
-    return True
+    pool = _async_pool()
+    soft = _mend("celery", pool, "_on_soft_timeout", mended)
+    return _mend("celery", pool, "_on_hard_timeout", mended) and soft
 
 
 def mend_late_starts() -> bool:
@@ -88,19 +74,11 @@ def mend_late_starts() -> bool:
     said so long ago when that is over, and has mail in hand; but the clock of its start is
     looked at before its word is read, and it is killed. Returns whether it was needed.
     """
-    if not version("celery").startswith(_TESTED):
-        return False
-    pool = _async_pool()
-    original = pool._create_process_handlers
-    if getattr(original, "mended", False):
-        return True
 
-    def _create_process_handlers(self: Any, hub: Any) -> None:
-        original(self, _Unhurried(hub))
+    def mended(original: Any) -> Any:
+        return lambda self, hub: original(self, _Unhurried(hub))
 
-    _create_process_handlers.mended = True  # type: ignore[attr-defined]
-    pool._create_process_handlers = _create_process_handlers
-    return True
+    return _mend("celery", _async_pool(), "_create_process_handlers", mended)
 
 
 def mend_connecting(maintain: Callable[[], None]) -> bool:
@@ -109,19 +87,27 @@ def mend_connecting(maintain: Callable[[], None]) -> bool:
     Its main process does nothing else then, for up to half a minute between two tries, and
     would replace no dead child. Returns whether it was needed.
     """
-    if not version("celery").startswith(_TESTED):
-        return False
     consumer: Any = import_module("celery.worker.consumer.consumer")
-    original = consumer.maybe_shutdown
-    if getattr(original, "mended", False):
-        return True
 
-    def maybe_shutdown() -> None:
-        original()
-        maintain()
+    def mended(original: Any) -> Any:
+        def maybe_shutdown() -> None:
+            original()
+            maintain()
 
-    maybe_shutdown.mended = True  # type: ignore[attr-defined]
-    consumer.maybe_shutdown = maybe_shutdown
+        return maybe_shutdown
+
+    return _mend("celery", consumer, "maybe_shutdown", mended)
+
+
+def _mend(library: str, owner: Any, name: str, mended: Callable[[Any], Any]) -> bool:
+    """Put what ``mended`` makes of a function in its place, once; false where it is not tested."""
+    if not version(library).startswith(_TESTED):
+        return False
+    original = getattr(owner, name)
+    if not getattr(original, "mended", False):
+        new = mended(original)
+        new.mended = True
+        setattr(owner, name, new)
     return True
 
 
