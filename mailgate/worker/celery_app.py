@@ -34,6 +34,7 @@ from mailgate.worker.doorbell import Doorbell
 from mailgate.worker.loop import Bridge, Delivers
 from mailgate.worker.mends import (
     mend_connecting,
+    mend_events,
     mend_late_starts,
     mend_redis_channel,
     mend_time_limits,
@@ -278,6 +279,7 @@ def _mend(sender: Any, **_: Any) -> None:
     mend_redis_channel()
     mend_time_limits()
     mend_late_starts()
+    mend_events()
     # Its pool is made later, and never another.
     mend_connecting(lambda: maintain(sender.pool))
     _process.prepare()

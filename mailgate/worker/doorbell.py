@@ -1,16 +1,19 @@
 """The doorbell: says to the workers of a lane that there may be work.
 
-Owns publishing rings and how one is spelled (Celery's message protocol 2), the latch
-(about one unconsumed ring a lane) and the silence about a broker that is away. Never
+Owns publishing rings and how one is spelled (Celery's message protocol 2, on Redis in
+kombu's envelope), the latch (one unconsumed ring a lane) and the silence about a broker
+that is away. Never
 waits, never raises to who rings, and never carries anything but a lane's name. A lost
 ring costs a second: each worker process looks at the journal by itself, and works without
 one while there is nobody to ring at. Imports nothing of Celery, which would be 8 MiB in
-each intake process: a test holds a ring to what Celery itself would send.
+each intake process: tests hold a ring to what Celery and kombu themselves would send.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
 import logging
 import os
 import socket
@@ -66,6 +69,28 @@ def ring(lane: Lane, number: str, origin: str) -> tuple[dict[str, Any], tuple[An
     }
     links = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
     return headers, ([lane.value], {}, links)
+
+
+def parcel(lane: Lane, number: str, origin: str, tag: str) -> str:
+    """A ring as kombu's Redis transport writes it into a list; ``tag`` is the delivery's."""
+    headers, body = ring(lane, number, origin)
+    return json.dumps(
+        {
+            "body": base64.b64encode(json.dumps(body).encode()).decode(),
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": headers,
+            "properties": {
+                "correlation_id": number,
+                "reply_to": "",
+                "delivery_mode": 1,
+                "delivery_info": {"exchange": "", "routing_key": queue_name(lane)},
+                "priority": 0,
+                "body_encoding": "base64",
+                "delivery_tag": tag,
+            },
+        }
+    )
 
 
 class Doorbell:
@@ -190,18 +215,18 @@ class _Line:
             if amqp:
                 # Also for replies that py-amqp itself would wait for without an end.
                 made.connection.sock.settimeout(_CONFIRM)
-        connection = self._connection
+        queue, number = queue_name(lane), str(uuid.uuid4())
+        if not amqp:
+            # One command, where kombu's publishing is as much work as all else of a ring. One
+            # ring is enough, the newest, as RabbitMQ's queues keep it (settings.queues).
+            channel: Any = self._connection.default_channel
+            client = channel.client
+            if client.lpush(queue, parcel(lane, number, _ORIGIN, str(uuid.uuid4()))) > 1:
+                client.ltrim(queue, 0, 0)
+            return
         if self._producer is None:
-            self._producer = Producer(connection.default_channel, auto_declare=False)
-        queue = queue_name(lane)
-        if connection.transport.driver_type == "redis":
-            # RabbitMQ's queues keep one ring by themselves (settings.queues). A ring that
-            # nobody has taken yet will be followed by a look at the journal: enough.
-            channel: Any = self._producer.channel
-            if channel.client.llen(queue):
-                return
-        options: dict[str, Any] = {"confirm_timeout": _CONFIRM} if amqp else {}
-        headers, body = ring(lane, str(uuid.uuid4()), _ORIGIN)
+            self._producer = Producer(self._connection.default_channel, auto_declare=False)
+        headers, body = ring(lane, number, _ORIGIN)
         self._producer.publish(
             body,
             routing_key=queue,
@@ -209,9 +234,9 @@ class _Line:
             delivery_mode=1,
             declare=[self._queues[queue]],
             headers=headers,
-            correlation_id=headers["id"],
+            correlation_id=number,
             reply_to="",
-            **options,
+            confirm_timeout=_CONFIRM,
         )
 
     def _went_away(self, error: Exception) -> None:

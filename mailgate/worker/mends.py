@@ -18,6 +18,8 @@ _TESTED = ("5.7.",)
 
 #: What a main process has not read yet of its children it has within this (seconds).
 _READ = 1.0
+#: Its events wait so long for others (seconds): most tasks are over by then.
+_GATHER = 0.02
 
 
 def mend_redis_channel() -> bool:
@@ -97,6 +99,32 @@ def mend_connecting(maintain: Callable[[], None]) -> bool:
         return maybe_shutdown
 
     return _mend("celery", consumer, "maybe_shutdown", mended)
+
+
+def mend_events() -> bool:
+    """Have a main process hand a task to a child before it tells the broker of it.
+
+    Celery publishes what it has to say of its tasks with the next turn of its loop, which is
+    the turn that writes a task to a child: each task waited until the broker had heard that
+    it was received. What is said now goes out a moment later, with what follows it. Returns
+    whether it was needed.
+    """
+    consumer: Any = import_module("celery.worker.consumer").Consumer
+
+    def mended(original: Any) -> Any:
+        def on_send_event_buffered(self: Any) -> None:
+            if self.hub is None:
+                original(self)
+                return
+            now = time.monotonic()
+            # By time and not by a flag: with its connection a consumer loses its timers.
+            if now >= getattr(self, "gathers_until", 0.0):
+                self.gathers_until = now + _GATHER
+                self.hub.call_later(_GATHER, self._flush_events)
+
+        return on_send_event_buffered
+
+    return _mend("celery", consumer, "on_send_event_buffered", mended)
 
 
 def _mend(library: str, owner: Any, name: str, mended: Callable[[Any], Any]) -> bool:

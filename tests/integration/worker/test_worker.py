@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from kombu import Connection
+from kombu import Connection, Consumer
 
 from mailgate.config.shape import Config
 from mailgate.model.state import Lane
 from mailgate.worker.doorbell import Doorbell
 from mailgate.worker.settings import queues
 from tests.integration.worker.conftest import Site, due, until
+from tests.servers import Valkey
 
 Doorbells = Callable[[Config], Doorbell]
 
@@ -46,6 +47,41 @@ def test_the_main_process_lets_go_of_what_nobody_can_reach(
     lost = valkey_site.directory / "lost"
     until(lost.exists, "a collection", 10, valkey_site.logs)
     assert lost.read_text() == f"{worker.process.pid}\n"
+
+
+def _next_batch(url: str, act: Callable[[], None]) -> tuple[float, list[str]]:
+    """When the events of tasks come that ``act`` begins, and their types."""
+    app = Celery("watch", broker=url, set_as_current=False)
+    app.conf.event_exchange = "mailgate.workers"
+    heard: list[Any] = []
+    with app.connection_for_read() as connection:
+        queue = app.events.Receiver(connection).queue
+        channel = connection.channel()
+        with Consumer(channel, [queue], no_ack=True, callbacks=[lambda b, _: heard.append(b)]):
+            while not heard:  # the worker's own
+                connection.drain_events(timeout=10)
+            act()
+            while not isinstance(heard[-1], list):
+                connection.drain_events(timeout=10)
+    return time.time(), [event["type"] for event in heard[-1]]
+
+
+def test_what_is_said_of_a_short_task_is_said_at_once_and_after_it_began(
+    valkey: Valkey, site_of: Callable[[str], Site], doorbell_of: Doorbells
+) -> None:
+    """No task waits until the broker has heard of it; also after an outage (mends.py)."""
+    site = site_of(valkey.broker_url)
+    worker = site.worker()
+    doorbell = doorbell_of(site.config)
+    whole = ["task-received", "task-started", "task-succeeded"]
+    at, said = _next_batch(valkey.broker_url, lambda: doorbell.ring(Lane.HIGH))
+    assert said == whole
+    assert at > site.wait_for("deliver")[0]["at"]
+    valkey.kill()
+    valkey.start()
+    until(lambda: worker.log.read_text().count("Connected to") >= 2, "the broker")
+    assert _next_batch(valkey.broker_url, lambda: doorbell.ring(Lane.HIGH))[1] == whole
+    assert worker.stop()[0] == 0
 
 
 def test_work_left_at_the_deadline_is_rung_for(valkey_site: Site) -> None:
