@@ -149,4 +149,8 @@ def refuse(faults: list[tuple[str, str]]) -> None:
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    # Built by the one that holds it: what a section alone would be validated by is memory
+    # that nobody uses.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", arbitrary_types_allowed=True, defer_build=True
+    )

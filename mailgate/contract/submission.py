@@ -46,13 +46,13 @@ PATTERNS = {
 
 
 class Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 class _Named(BaseModel):
     """How an address is written as an object; for the JSON Schema only."""
 
-    model_config = ConfigDict(extra="forbid", title="Mailbox")
+    model_config = ConfigDict(extra="forbid", defer_build=True, title="Mailbox")
 
     email: str = Field(max_length=fields.MAX_ADDRESS)
     name: str | None = Field(None, max_length=fields.MAX_NAME)
@@ -61,7 +61,7 @@ class _Named(BaseModel):
 class _File(BaseModel):
     """How an attachment is written; for the JSON Schema only."""
 
-    model_config = ConfigDict(extra="forbid", title="Attachment")
+    model_config = ConfigDict(extra="forbid", defer_build=True, title="Attachment")
 
     filename: str = Field(min_length=1, max_length=255)
     content: str = Field(

@@ -7,7 +7,6 @@ no configuration. Never holds more than a line of any task.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import mmap
@@ -15,7 +14,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,6 +32,7 @@ from mailgate.worker.doorbell import Doorbell
 from mailgate.worker.loop import Bridge, Delivers
 from mailgate.worker.mends import (
     mend_connecting,
+    mend_death_signal,
     mend_events,
     mend_late_starts,
     mend_redis_channel,
@@ -178,9 +177,6 @@ def _prepare_gateway(config: Config) -> None:
     from mailgate.gateway import preload
 
     preload(config)
-    with contextlib.suppress(ImportError):
-        # billiard has it read a line of C in each child, to call prctl.
-        import_module("cffi.cparser")
     memory.stays()
 
 
@@ -277,6 +273,7 @@ def fire(name: str, at: int) -> dict[str, int]:
 @signals.worker_init.connect(weak=False)
 def _mend(sender: Any, **_: Any) -> None:
     mend_redis_channel()
+    mend_death_signal()
     mend_time_limits()
     mend_late_starts()
     mend_events()

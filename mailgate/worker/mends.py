@@ -7,6 +7,7 @@ runs as it is, and ``tests/integration/worker`` says whether it survives.
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -16,6 +17,8 @@ from typing import Any
 #: The Celery and kombu that were seen to fail without the mends.
 _TESTED = ("5.7.",)
 
+#: prctl(2): the signal that a process gets when the one that forked it ends.
+_PR_SET_PDEATHSIG = 1
 #: What a main process has not read yet of its children it has within this (seconds).
 _READ = 1.0
 #: Its events wait so long for others (seconds): most tasks are over by then.
@@ -125,6 +128,24 @@ def mend_events() -> bool:
         return on_send_event_buffered
 
     return _mend("celery", consumer, "on_send_event_buffered", mended)
+
+
+def mend_death_signal() -> bool:
+    """Have a child ask the kernel to end it with its parent without a compiler.
+
+    Where cffi is installed, billiard has it read a declaration in C for that, in each child:
+    two megabytes that no process shares. Returns whether it was needed.
+    """
+
+    def mended(_original: Any) -> Any:
+        def set_pdeathsig(number: int) -> None:
+            prctl = getattr(ctypes.CDLL(None), "prctl", None)
+            if prctl is None or prctl(_PR_SET_PDEATHSIG, number):
+                raise OSError("only Linux has it")
+
+        return set_pdeathsig
+
+    return _mend("celery", import_module("celery.platforms"), "_set_pdeathsig", mended)
 
 
 def _mend(library: str, owner: Any, name: str, mended: Callable[[Any], Any]) -> bool:

@@ -18,6 +18,7 @@ from mailgate.config.shape import Config
 from mailgate.model.state import Lane
 from mailgate.worker.doorbell import Doorbell
 from mailgate.worker.settings import queues
+from tests.acceptance.stage.proc import alive
 from tests.integration.worker.conftest import Site, due, until
 from tests.servers import Valkey
 
@@ -82,6 +83,17 @@ def test_what_is_said_of_a_short_task_is_said_at_once_and_after_it_began(
     until(lambda: worker.log.read_text().count("Connected to") >= 2, "the broker")
     assert _next_batch(valkey.broker_url, lambda: doorbell.ring(Lane.HIGH))[1] == whole
     assert worker.stop()[0] == 0
+
+
+def test_a_child_ends_with_its_main_process_in_the_middle_of_a_task(valkey_site: Site) -> None:
+    worker = valkey_site.worker(processes=2)
+    pids = [entry["pid"] for entry in valkey_site.book("start")]
+    valkey_site.say("hold", "9")
+    valkey_site.say(due(Lane.NORMAL))
+    valkey_site.wait_for("deliver")
+    worker.process.kill()
+    worker.process.wait()
+    until(lambda: not any(map(alive, pids)), "their end", 1)
 
 
 def test_work_left_at_the_deadline_is_rung_for(valkey_site: Site) -> None:
