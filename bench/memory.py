@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import machine
+from bench.keeping import commit, keep
 from bench.sides import Mailgate, Make, makers
 from bench.sinks import LoadSink
 from bench.workload import bodies, message
@@ -73,7 +74,6 @@ def main(arguments: list[str]) -> int:
         "--attachments", type=int, metavar="N", help="instead: N messages with a file each at once"
     )
     parser.add_argument("--size", type=float, default=5.0, help="of such a file, in MB")
-    parser.add_argument("--json", type=Path, help="also write the figures there")
     given = parser.parse_args(arguments)
     names = [n for n in ("embedded", "servers") if n in given.sides.split(",")]
     directory = Path(tempfile.mkdtemp(prefix="mgm-"))
@@ -91,8 +91,8 @@ def main(arguments: list[str]) -> int:
                 ]
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    if given.json:
-        given.json.write_text(json.dumps(document, indent=1) + "\n")
+    if document:
+        keep("memory", {"commit": commit(), **document})
     return 0
 
 

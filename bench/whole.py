@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.keeping import RESULTS, keep
+from bench.keeping import keep
 from bench.picture import drawn
 
 PARTS = ("throughput", "lanes", "dead", "distant", "scale", "memory", "start")
@@ -144,16 +144,11 @@ def main(options: Sequence[str]) -> int:
     parser.add_argument("--parts", default=",".join(PARTS), help="which, by comma")
     given = parser.parse_args(options)
     parts = [part for part in PARTS if part in given.parts.split(",")]
-    now = time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime())
     found: dict[str, Any] = {}
     for part in parts:
         begun = time.monotonic()
         print(f"\n== {part}", flush=True)
-        memory = RESULTS / f"memory-{now}.json"
-        arguments = commands(given.size)[part]
-        arguments += ["--json", str(memory)] if part == "memory" else []
-        path = _run(part, arguments)
-        path = memory if part == "memory" and memory.exists() else path
+        path = _run(part, commands(given.size)[part])
         if path is not None:
             found[part] = json.loads(path.read_text())
         print(f"({part}: {time.monotonic() - begun:.0f} s)", file=sys.stderr, flush=True)

@@ -23,8 +23,9 @@ from mailgate.model.state import Lane
 
 #: Who has not replied for so long, with conversations open, is stuck (seconds; up to twice).
 STUCK = 2.0
-#: The share of a relay's connections that a destination beside others may hold before it has
-#: replied once, or when it replies no more.
+#: The share of a relay's connections that a destination may hold before it has replied once,
+#: or when it replies no more: also one that is alone there, for mail to others may come.
+#: Postfix begins with five, too (``initial_destination_concurrency``), and goes on by replies.
 UNPROVEN = 0.25
 #: The share of a process's places that a relay may hold while it is stuck, or new.
 MOST = 0.5
@@ -79,12 +80,10 @@ class Flow:
         section = self._config.relays.get(relay)
         if section is None or self.moves(relay, domain):
             return None
-        if domain:
-            return max(1, int(section.max_connections * UNPROVEN))
-        if len(self._config.relays) < 2:
-            return None
         places = max(1, int(self._config.worker.conversations * MOST))
-        return min(section.max_connections, places)
+        if domain:
+            return min(places, max(1, int(section.max_connections * UNPROVEN)))
+        return None if len(self._config.relays) < 2 else min(places, section.max_connections)
 
     def in_vain(self, open_: Sequence[Open], stuck: Iterable[tuple[str, str]]) -> list[Open]:
         """Those who wait for a connection to a relay that is stuck: the last to come.
@@ -126,13 +125,13 @@ class Spare:
         silent: int,
     ) -> None:
         self._flow, self._held, self.stuck, self.silent = flow, held, stuck, silent
-        self._destinations = {who for who in held if who[1]}
-        # A destination that is alone at its relay stands in nobody's way.
-        self._several: set[str] = set()
 
     def none(self, key: BucketKey) -> bool:
         """Whether nothing of a bucket can have a place: no relay of its route has one."""
-        return bool(key.route) and all(self._full(relay, "") for relay in key.route)
+        return bool(key.route) and all(
+            self._full(relay, "") or (key.domain and self._full(relay, key.domain))
+            for relay in key.route
+        )
 
     def _full(self, relay: str, domain: str) -> bool:
         most = self._flow.most(relay, domain)
@@ -142,11 +141,6 @@ class Spare:
         """Those for whom there is a place, and the others that would stand before them:
         those to a destination that is stuck."""
         before: list[Head] = []
-        self._destinations.update(
-            (ways[head.id].relay, head.domain) for _, heads in found for head in heads
-        )
-        relays = Counter(relay for relay, _ in self._destinations)
-        self._several = {relay for relay, count in relays.items() if count > 1}
         out: set[int] = set()
         # One of each bucket after the other: what few places there are is for all of them.
         for head in (h for rank in zip_longest(*(heads for _, heads in found)) for h in rank if h):
@@ -161,7 +155,7 @@ class Spare:
 
     def _place(self, relay: str, domain: str) -> bool:
         """Whether there is one: then it is taken."""
-        if self._full(relay, "") or (relay in self._several and self._full(relay, domain)):
+        if self._full(relay, "") or self._full(relay, domain):
             return False
         self._held[relay, domain] += 1
         self._held[relay, ""] += 1

@@ -12,7 +12,7 @@ from mailgate.limits.breaker import Kind, Subject
 from mailgate.model.state import Lane
 from tests.contract.journal.rig import arrival
 from tests.integration.delivery.house import House, soon
-from tests.integration.smtp.scripted import ScriptedRelay
+from tests.integration.smtp.scripted import Heard, ScriptedRelay
 
 NORMAL = Lane.NORMAL
 #: Breakers that a test can wait for.
@@ -163,3 +163,23 @@ async def test_a_relay_that_throttles_is_slowed_as_a_whole(small_house: House) -
 def shown(gateway: Any, who: Subject) -> Any:
     """As the process's gate sees it."""
     return gateway._taker.gate._health[who].record
+
+
+async def test_a_destination_that_never_answers_leaves_places_to_who_comes_after_it(
+    small_house: House,
+) -> None:
+    """Though it was alone when its mail was taken: nothing fails for minutes (dispatch/flow.py)."""
+    house = small_house
+
+    async def rcpt(heard: Heard) -> str:
+        return "hang" if "mute.example" in heard.commands[-1] else "250 Ok"
+
+    async with ScriptedRelay(RCPT=rcpt) as relay:
+        gateway = await house.open(
+            {"main": relay}, relays={"main": {"max_connections": 4}}, worker={"conversations": 10}
+        )
+        ids = await house.add(*(f"a{n}@mute.example" for n in range(40)))
+        await gateway.deliver(NORMAL, soon(0.3))
+        assert sum(house.state(i) == "sending" for i in ids) == 1
+        await house.add(*(f"a{n}@org{n % 3}.example" for n in range(30)), key="well")
+        assert await gateway.deliver(NORMAL, soon(3)) == {"sent": 30}

@@ -70,10 +70,31 @@ def test_a_destination_that_says_nothing_leaves_the_connections_to_the_others() 
     assert before == []
 
 
-def test_a_destination_that_is_alone_has_all_connections() -> None:
-    found = [heads("well", *["mute.example"] * 4)]
-    [(_, placed)], _ = Flow(CONFIG).spare([], 0.0).placed(found, ways(*["well"] * 4))
-    assert len(placed) == 4
+def test_a_destination_that_is_alone_begins_with_few_and_goes_on_by_replies() -> None:
+    """Else it holds every place when mail for others comes, and until a timeout of minutes."""
+    flow, found = Flow(CONFIG), [heads("well", *["mute.example"] * 6)]
+    [(_, placed)], _ = flow.spare([], 0.0).placed(found, ways(*["well"] * 6))
+    assert len(placed) == 2
+    flow.moved("well", "mute.example", 0.0)
+    [(_, placed)], _ = flow.spare([], 0.0).placed(found, ways(*["well"] * 6))
+    assert len(placed) == 6
+    small = CONFIG.model_copy(
+        update={"worker": CONFIG.worker.model_copy(update={"conversations": 2})}
+    )
+    [(_, placed)], _ = Flow(small).spare([], 0.0).placed(found, ways(*["well"] * 6))
+    assert len(placed) == 1
+
+
+def test_a_bucket_of_a_destination_without_a_place_is_not_read() -> None:
+    flow = Flow(CONFIG)
+    talks = [open_("well", n, 0.0) for n in range(2)]
+    mixed, own = (BucketKey(Lane.BULK, "p", ("well",), domain=d) for d in ("", "well.example"))
+    spare = flow.spare(talks, 0.0)
+    assert spare.none(own)
+    assert not spare.none(mixed)
+    assert not spare.none(BucketKey(Lane.BULK, "p", ("well", "dead"), domain="well.example"))
+    flow.moved("well", "well.example", 0.0)
+    assert not flow.spare(talks, 0.0).none(own)
 
 
 def test_what_waits_for_a_stuck_destination_is_put_out_of_the_way() -> None:
