@@ -101,6 +101,8 @@ class Pipeline:
         self._whole = whole
         self._held = Room(config.worker.attachment_bytes)
         self._open: dict[asyncio.Task[None], Open] = {}
+        # How far those of them are that have begun.
+        self._marks: dict[asyncio.Task[None], Marks] = {}
         self._reserved = kept_for_urgent(config.worker.conversations, config.worker.reserved)
         self._ended: list[Ended] = []
         self._alone = OneByOne(database, settling, trouble)
@@ -297,8 +299,15 @@ class Pipeline:
         self._doubt = False
 
     def _make_room(self, take: Take) -> None:
-        """Give back who waits for a connection to a relay that answers nobody."""
-        stuck = self._taker.flow.in_vain(list(self._open.values()), take.stuck)
+        """Give back who waits for nothing: a relay, or a destination, that answers nobody."""
+        past = [
+            one.claim.recipient_id
+            for task, one in self._open.items()
+            if task in self._marks and self._marks[task].past_dot
+        ]
+        stuck = self._taker.flow.in_vain(
+            list(self._open.values()), take.stuck, time.monotonic(), past
+        )
         vain = {one.claim.recipient_id for one in stuck}
         for task, one in self._open.items():
             if one.claim.recipient_id in vain:
@@ -317,6 +326,7 @@ class Pipeline:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._open.pop(task, None)
+        self._marks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             # Its recipient stays claimed, and its marks tell the truth when we are buried.
             self._trouble("a conversation ended without an outcome", error)
@@ -359,6 +369,9 @@ class Pipeline:
         started = self._database.now()
         slot = self._lease.spool.take(claim.recipient_id, claim.token)
         marks = Marks(self._lease, slot)
+        task = asyncio.current_task()
+        assert task is not None
+        self._marks[task] = marks
         permit = None
         if taken.permit is not None:
             ask = partial(self._taker.renewed, taken.permit.ask)

@@ -9,7 +9,7 @@ every place, and the mail of all others would wait for it. Never knows what a br
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import NamedTuple
 
@@ -23,6 +23,11 @@ from mailgate.model.state import Lane
 
 #: Who has not replied for so long, with conversations open, is stuck (seconds; up to twice).
 STUCK = 2.0
+#: As long (seconds) no destination is blamed for the silence of a whole relay: its connections
+#: may all be held by the one that is stuck, or it is busy with something else.
+BLAMED = 15.0
+#: A conversation may wait so long (seconds) for its permit before it says a word.
+PERMIT = 6.0
 #: The share of a relay's connections that a destination may hold before it has replied once,
 #: or when it replies no more: also one that is alone there, for mail to others may come.
 #: Postfix begins with five, too (``initial_destination_concurrency``), and goes on by replies.
@@ -70,7 +75,7 @@ class Flow:
         for one in open_:
             for who in ((one.claim.relay, one.claim.address.domain), (one.claim.relay, "")):
                 held[who] += 1
-                if not one.paced and clock - one.since > STUCK and not self.moves(*who):
+                if clock - one.since > STUCK + PERMIT * one.paced and not self.moves(*who):
                     stuck.add(who)
         silent = sum(count for who, count in held.items() if not who[1] and not self.moves(*who))
         return Spare(self, held, frozenset(stuck), silent)
@@ -85,16 +90,34 @@ class Flow:
             return min(places, max(1, int(section.max_connections * UNPROVEN)))
         return None if len(self._config.relays) < 2 else min(places, section.max_connections)
 
-    def in_vain(self, open_: Sequence[Open], stuck: Iterable[tuple[str, str]]) -> list[Open]:
-        """Those who wait for a connection to a relay that is stuck: the last to come.
+    def in_vain(
+        self,
+        open_: Sequence[Open],
+        stuck: Iterable[tuple[str, str]],
+        clock: float,
+        past_dot: Collection[int] = (),
+    ) -> list[Open]:
+        """Those who are given back when places are needed: nothing of theirs was sent yet.
 
-        Nothing was said of them yet. Urgent mail does not stand in that line.
+        Of a relay that is stuck who waits for a connection, the last to come; urgent mail does
+        not stand in that line. Of a destination that is stuck whoever it holds beyond what it
+        may, but for those recipients who wait for the reply to their dot.
         """
         found = []
         for relay, domain in stuck:
-            if not domain and self.most(relay) is not None:
-                theirs = [o for o in open_ if o.claim.relay == relay and not _apart(o)]
-                found += theirs[self._config.relays[relay].max_connections :]
+            most = self.most(relay, domain)
+            if most is None:
+                continue
+            theirs = [o for o in open_ if o.claim.relay == relay]
+            if not domain:
+                line = [o for o in theirs if not _apart(o)]
+                found += line[self._config.relays[relay].max_connections :]
+                continue
+            since = clock - (STUCK if self.moves(relay) else BLAMED)
+            held = [o for o in theirs if o.claim.address.domain == domain]
+            found += [
+                o for o in held[most:] if o.since < since and o.claim.recipient_id not in past_dot
+            ]
         return found
 
     def _turn(self, clock: float) -> None:

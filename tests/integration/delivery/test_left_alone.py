@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mailgate.dispatch import flow
 from mailgate.limits.breaker import Kind, Subject
 from mailgate.model.state import Lane
 from tests.contract.journal.rig import arrival
@@ -183,3 +184,32 @@ async def test_a_destination_that_never_answers_leaves_places_to_who_comes_after
         assert sum(house.state(i) == "sending" for i in ids) == 1
         await house.add(*(f"a{n}@org{n % 3}.example" for n in range(30)), key="well")
         assert await gateway.deliver(NORMAL, soon(3)) == {"sent": 30}
+
+
+async def test_a_destination_that_answers_no_more_gives_its_connections_to_the_others(
+    small_house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it had a reply to show when its mail was taken, and any number was open to it."""
+    house, mute = small_house, False
+    monkeypatch.setattr(flow, "BLAMED", 3.0)
+
+    async def rcpt(heard: Heard) -> str:
+        return "hang" if mute and "mute.example" in heard.commands[-1] else "250 Ok"
+
+    async with ScriptedRelay(RCPT=rcpt) as relay:
+        gateway = await house.open(
+            {"main": relay}, relays={"main": {"max_connections": 4}}, worker={"conversations": 10}
+        )
+        await house.add(*(f"a{n}@mute.example" for n in range(9)))
+        assert await gateway.deliver(NORMAL, soon(1)) == {"sent": 9}
+        mute = True
+        ids = await house.add(*(f"b{n}@mute.example" for n in range(40)), key="mute")
+        await gateway.deliver(NORMAL, soon(0.3))
+        assert sum(house.state(i) == "sending" for i in ids) == 9
+        await house.add(*(f"a{n}@org{n % 3}.example" for n in range(30)), key="well")
+        for _ in range(7):
+            await gateway.deliver(NORMAL, soon(1))
+            if house.states().get("sent") == 39:
+                break
+        assert house.states() == {"sent": 39, "queued": 39, "sending": 1}
+        assert not any(house.attempts(i) for i in ids)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mailgate.config.shape import Config
-from mailgate.dispatch.flow import STUCK, Flow, Open
+from mailgate.dispatch.flow import BLAMED, PERMIT, STUCK, Flow, Open
 from mailgate.dispatch.gate import Way
 from mailgate.journal.arrivals import BucketKey
 from mailgate.journal.queue import Bucket, Head
@@ -117,12 +117,45 @@ def test_who_moved_once_is_stuck_after_a_while_without_a_reply() -> None:
     assert spare.silent == 12
 
 
-def test_only_who_waits_for_a_connection_is_given_back() -> None:
+def test_of_a_silent_relay_only_who_waits_for_a_connection_is_given_back() -> None:
     flow = Flow(CONFIG)
     urgent = [open_("dead", n, 0.0, lane=Lane.HIGH) for n in range(20, 23)]
     talks = [*urgent, *(open_("dead", n, 0.0) for n in range(11)), open_("well", 30, 0.0)]
     stuck = flow.spare(talks, 3 * STUCK).stuck
-    given = flow.in_vain(talks, stuck)
+    given = flow.in_vain(talks, stuck, 3 * STUCK)
     assert [one.claim.recipient_id for one in given] == [8, 9, 10]
     flow.moved("dead", "dead.example", 3 * STUCK)
     assert flow.spare(talks, 3 * STUCK).stuck == {("well", ""), ("well", "well.example")}
+
+
+def test_of_a_silent_destination_all_but_few_are_given_back_that_wait_for_no_reply_to_a_dot() -> (
+    None
+):
+    flow = Flow(CONFIG)
+    talks = [open_("dead", n, 0.0) for n in range(7)]
+    flow.moved("dead", "else.example", 3 * STUCK)
+    stuck = flow.spare(talks, 3 * STUCK).stuck
+    assert stuck == {("dead", "dead.example")}
+    given = flow.in_vain(talks, stuck, 3 * STUCK, past_dot=[3, 5])
+    assert [one.claim.recipient_id for one in given] == [2, 4, 6]
+    # One that has just begun may be answered yet.
+    late = [*talks[:6], open_("dead", 6, 2.5 * STUCK)]
+    given = flow.in_vain(late, stuck, 3 * STUCK, past_dot=[3, 5])
+    assert [one.claim.recipient_id for one in given] == [2, 4]
+
+
+def test_a_destination_is_blamed_for_the_silence_of_its_relay_only_after_long() -> None:
+    alone = CONFIG.model_copy(update={"relays": {"dead": CONFIG.relays["dead"]}})
+    flow = Flow(alone)
+    talks = [open_("dead", n, 0.0) for n in range(8)]
+    for clock, given in ((3 * STUCK, 0), (BLAMED + 1, 6)):
+        stuck = flow.spare(talks, clock).stuck
+        assert ("dead", "dead.example") in stuck
+        assert len(flow.in_vain(talks, stuck, clock)) == given
+
+
+def test_who_waits_for_a_permit_is_not_stuck_yet() -> None:
+    flow = Flow(CONFIG)
+    talks = [open_("dead", 1, 0.0)._replace(paced=True)]
+    assert flow.spare(talks, 3 * STUCK).stuck == frozenset()
+    assert flow.spare(talks, STUCK + PERMIT + 1).stuck == {("dead", ""), ("dead", "dead.example")}
