@@ -175,6 +175,9 @@ def _away(run: Run, broker: str, journal: str) -> None:
     server = run.ground.rabbitmq if broker == "rabbitmq" else run.ground.valkey
     intake, worker = scene.intake(), scene.worker(2)
     scene.wait_for_workers(2)
+    # RabbitMQ 3.10 has the name of a new quorum queue on its disk after three seconds; killed
+    # before, it comes back with a queue that nobody can use (dets, delayed write).
+    time.sleep(4)
     documents = mails(20, to="soft")
     scene.publish(documents)
     until(lambda: scene.journal.states().get("deferred") == 20, 20, scene.logs)
