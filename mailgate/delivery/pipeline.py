@@ -281,7 +281,8 @@ class Pipeline:
             self._tell(take.turn.changes)
         self._hold_back(take)
         self._silent = take.silent
-        if take.stuck and self._room() < self._config.worker.conversations * NEEDED:
+        places = self._config.worker.conversations
+        if take.stuck and places - len(self._open) < places * NEEDED:
             self._make_room(take)
 
     async def _give_back(self, batch: Sequence[Ended]) -> None:

@@ -8,6 +8,7 @@ every place, and the mail of all others would wait for it. Never knows what a br
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import zip_longest
@@ -23,17 +24,22 @@ from mailgate.model.state import Lane
 
 #: Who has not replied for so long, with conversations open, is stuck (seconds; up to twice).
 STUCK = 2.0
-#: As long (seconds) no destination is blamed for the silence of a whole relay: its connections
-#: may all be held by the one that is stuck, or it is busy with something else.
-BLAMED = 15.0
+#: What a destination that is stuck has held so long (seconds) is given back: it may have waited
+#: for a connection, or the relay thinks long about each recipient. RFC 5321 has five minutes.
+BLAMED = 60.0
 #: A conversation may wait so long (seconds) for its permit before it says a word.
 PERMIT = 6.0
 #: The share of a relay's connections that a destination may hold before it has replied once,
-#: or when it replies no more: also one that is alone there, for mail to others may come.
-#: Postfix begins with five, too (``initial_destination_concurrency``), and goes on by replies.
+#: or when it replies no more: also one that is alone there, for mail to others may come. As many
+#: again may be urgent. Postfix, too, begins with five (``initial_destination_concurrency``) and
+#: goes on by replies.
 UNPROVEN = 0.25
 #: The share of a process's places that a relay may hold while it is stuck, or new.
 MOST = 0.5
+
+
+#: Conversations by relay, destination ('' for all) and whether they are urgent (of all: no).
+Held = Counter[tuple[str, str, bool]]
 
 
 class Open(NamedTuple):
@@ -57,11 +63,12 @@ class Flow:
         """Go by another configuration."""
         self._config = config
 
-    def moved(self, relay: str, domain: str, clock: float) -> None:
-        """There was a reply to mail for ``domain``."""
+    def moved(self, relay: str, domain: str, clock: float, *, aside: bool = False) -> None:
+        """There was a reply to mail for ``domain``, or it was dealt with ``aside`` of the relay."""
         self._turn(clock)
         self._now.add((relay, domain))
-        self._now.add((relay, ""))
+        if not aside:
+            self._now.add((relay, ""))
 
     def moves(self, relay: str, domain: str = "") -> bool:
         """'' for anything at that relay."""
@@ -70,14 +77,17 @@ class Flow:
     def spare(self, open_: Iterable[Open], clock: float) -> Spare:
         """What there is left of places, for one take."""
         self._turn(clock)
-        held: Counter[tuple[str, str]] = Counter()
+        held: Held = Counter()
         stuck = set()
         for one in open_:
-            for who in ((one.claim.relay, one.claim.address.domain), (one.claim.relay, "")):
-                held[who] += 1
+            relay, domain = one.claim.relay, one.claim.address.domain
+            for who, urgent in (((relay, domain), _urgent(one)), ((relay, ""), False)):
+                held[(*who, urgent)] += 1
                 if clock - one.since > STUCK + PERMIT * one.paced and not self.moves(*who):
                     stuck.add(who)
-        silent = sum(count for who, count in held.items() if not who[1] and not self.moves(*who))
+        silent = sum(
+            count for (relay, domain, _), count in held.items() if not (domain or self.moves(relay))
+        )
         return Spare(self, held, frozenset(stuck), silent)
 
     def most(self, relay: str, domain: str = "") -> int | None:
@@ -87,7 +97,7 @@ class Flow:
             return None
         places = max(1, int(self._config.worker.conversations * MOST))
         if domain:
-            return min(places, max(1, int(section.max_connections * UNPROVEN)))
+            return min(places, math.ceil(section.max_connections * UNPROVEN))
         return None if len(self._config.relays) < 2 else min(places, section.max_connections)
 
     def in_vain(
@@ -97,11 +107,11 @@ class Flow:
         clock: float,
         past_dot: Collection[int] = (),
     ) -> list[Open]:
-        """Those who are given back when places are needed: nothing of theirs was sent yet.
+        """Those who are given back when places are needed: their final dot has not left.
 
         Of a relay that is stuck who waits for a connection, the last to come; urgent mail does
-        not stand in that line. Of a destination that is stuck whoever it holds beyond what it
-        may, but for those recipients who wait for the reply to their dot.
+        not stand in that line. Of a destination that is stuck whatever it has held for long
+        beyond what it may. ``past_dot`` are the recipients who wait for the reply to their dot.
         """
         found = []
         for relay, domain in stuck:
@@ -113,12 +123,12 @@ class Flow:
                 line = [o for o in theirs if not _apart(o)]
                 found += line[self._config.relays[relay].max_connections :]
                 continue
-            since = clock - (STUCK if self.moves(relay) else BLAMED)
-            held = [o for o in theirs if o.claim.address.domain == domain]
-            found += [
-                o for o in held[most:] if o.since < since and o.claim.recipient_id not in past_dot
-            ]
-        return found
+            for urgent in (True, False):
+                held = [
+                    o for o in theirs if o.claim.address.domain == domain and _urgent(o) is urgent
+                ]
+                found += [o for o in held[most:] if clock - o.since > BLAMED]
+        return [one for one in found if one.claim.recipient_id not in past_dot]
 
     def _turn(self, clock: float) -> None:
         if clock - self._since >= STUCK:
@@ -130,7 +140,11 @@ class Flow:
 
 def _apart(one: Open) -> bool:
     """Whether it does not stand in a relay's line of those who wait for a connection."""
-    return one.paced or one.claim.lane is Lane.HIGH
+    return one.paced or _urgent(one)
+
+
+def _urgent(one: Open) -> bool:
+    return one.claim.lane is Lane.HIGH
 
 
 class Spare:
@@ -143,7 +157,7 @@ class Spare:
     def __init__(
         self,
         flow: Flow,
-        held: Counter[tuple[str, str]],
+        held: Held,
         stuck: frozenset[tuple[str, str]],
         silent: int,
     ) -> None:
@@ -151,14 +165,15 @@ class Spare:
 
     def none(self, key: BucketKey) -> bool:
         """Whether nothing of a bucket can have a place: no relay of its route has one."""
+        urgent = key.lane is Lane.HIGH
         return bool(key.route) and all(
-            self._full(relay, "") or (key.domain and self._full(relay, key.domain))
+            self._full(relay, "") or (key.domain and self._full(relay, key.domain, urgent))
             for relay in key.route
         )
 
-    def _full(self, relay: str, domain: str) -> bool:
+    def _full(self, relay: str, domain: str, urgent: bool = False) -> bool:
         most = self._flow.most(relay, domain)
-        return most is not None and self._held[relay, domain] >= most
+        return most is not None and self._held[relay, domain, urgent] >= most
 
     def placed(self, found: Found, ways: Mapping[int, Way]) -> tuple[Found, list[Head]]:
         """Those for whom there is a place, and the others that would stand before them:
@@ -168,7 +183,7 @@ class Spare:
         # One of each bucket after the other: what few places there are is for all of them.
         for head in (h for rank in zip_longest(*(heads for _, heads in found)) for h in rank if h):
             relay = ways[head.id].relay
-            if relay and not self._place(relay, head.domain):
+            if relay and not self._place(relay, head.domain, head.bucket.key.lane is Lane.HIGH):
                 out.add(head.id)
                 if (relay, head.domain) in self.stuck and not self._full(relay, ""):
                     before.append(head)
@@ -176,10 +191,10 @@ class Spare:
             return found, before
         return [(key, [h for h in heads if h.id not in out]) for key, heads in found], before
 
-    def _place(self, relay: str, domain: str) -> bool:
+    def _place(self, relay: str, domain: str, urgent: bool) -> bool:
         """Whether there is one: then it is taken."""
-        if self._full(relay, "") or self._full(relay, domain):
+        if self._full(relay, "") or self._full(relay, domain, urgent):
             return False
-        self._held[relay, domain] += 1
-        self._held[relay, ""] += 1
+        self._held[relay, domain, urgent] += 1
+        self._held[relay, "", False] += 1
         return True

@@ -254,9 +254,9 @@ class Taker:
         for b in self._queue.due(connection, now):
             if b.key.lane not in lanes or self._closed.get(b.id, 0.0) > clock:
                 continue
-            if self._crowd.is_shut(b.id) or spare.none(b.key):
+            if self._crowd.is_shut(b.id):
                 continue
-            if not self.gate.shut(b.key, now):
+            if not (spare.none(b.key) or self.gate.shut(b.key, now)):
                 open_.append(b)
             elif self._sweeps(b, clock):
                 found.append((b.key, self._over(connection, b, now, clock)))

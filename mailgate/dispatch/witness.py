@@ -41,8 +41,8 @@ class Witness:
         """
         domain = claim.address.domain
         pace = 0.0
-        if outcome.reply.code and not outcome.aside:
-            self._flow.moved(claim.relay, domain, clock)
+        if outcome.reply.code or outcome.aside:
+            self._flow.moved(claim.relay, domain, clock, aside=outcome.aside)
         if outcome.kind is not Kind.SENT and outcome.scope not in _HARMLESS:
             self.uneasy = True
         if outcome.kind is Kind.SENT and not outcome.aside:

@@ -8,6 +8,7 @@ runs as it is, and ``tests/integration/worker`` says whether it survives.
 from __future__ import annotations
 
 import ctypes
+import threading
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -113,17 +114,21 @@ def mend_events() -> bool:
     whether it was needed.
     """
     consumer: Any = import_module("celery.worker.consumer").Consumer
+    state: Any = import_module("celery.worker.state")
 
     def mended(original: Any) -> Any:
         def on_send_event_buffered(self: Any) -> None:
-            if self.hub is None:
+            hub, here = self.hub, threading.get_ident()
+            # A thread of the pool does not wake the loop for a timer; and a loop that is about
+            # to end carries out what is to be done next, and no timer.
+            if hub is None or state.should_stop is not None or here != hub._loop_thread:
                 original(self)
                 return
             now = time.monotonic()
-            # By time and not by a flag: with its connection a consumer loses its timers.
+            # By time and not by a flag: a timer may be lost with a connection.
             if now >= getattr(self, "gathers_until", 0.0):
                 self.gathers_until = now + _GATHER
-                self.hub.call_later(_GATHER, self._flush_events)
+                hub.call_later(_GATHER, self._flush_events)
 
         return on_send_event_buffered
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mailgate.config.shape import Config
+from mailgate.dispatch.flow import Open
 from mailgate.dispatch.lanes import ORDER
 from mailgate.dispatch.take import Take, Taker
 from mailgate.journal.arrivals import BucketKey
@@ -443,3 +444,18 @@ async def test_a_retry_is_charged_no_second_time(journal: Rig, taking: Taking) -
         [taken] = (await take(taker, lease)).taken
         journal.settle(settlement(taken.claim, State.DEFERRED, attempt=attempt()))
     assert journal.count("throttle_hits") == 1
+
+
+async def test_what_is_over_is_found_though_its_destination_has_no_place(
+    journal: Rig, taking: Taking
+) -> None:
+    """In a bucket of its own, which is not read for heads meanwhile."""
+    relays = {**RELAYS, "first": {"host": "a.example", "max_connections": 1}}
+    key = BucketKey(Lane.NORMAL, "shop", ("first",), domain="example.org")
+    lease, taker = journal.lease(), taking(relays=relays)
+    journal.add(3, "waits", bucket=key)
+    [one] = (await take(taker, lease)).taken
+    [old] = journal.add(1, "old", bucket=key, expires_at=1)
+    found = await take(taker, lease, open_=[Open(one.claim, time.monotonic(), False)])
+    assert (found.taken, found.turn.expired) == ([], 1)
+    assert journal.row(old).state == State.EXPIRED

@@ -191,7 +191,7 @@ async def test_a_destination_that_answers_no_more_gives_its_connections_to_the_o
 ) -> None:
     """Though it had a reply to show when its mail was taken, and any number was open to it."""
     house, mute = small_house, False
-    monkeypatch.setattr(flow, "BLAMED", 3.0)
+    monkeypatch.setattr(flow, "BLAMED", 2.0)
 
     async def rcpt(heard: Heard) -> str:
         return "hang" if mute and "mute.example" in heard.commands[-1] else "250 Ok"

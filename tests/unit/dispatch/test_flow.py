@@ -10,6 +10,7 @@ from mailgate.journal.queue import Bucket, Head
 from mailgate.model.address import Address
 from mailgate.model.message import Claim, Letter
 from mailgate.model.state import Lane
+from mailgate.model.value import replace
 
 CONFIG = Config.model_validate(
     {
@@ -131,27 +132,48 @@ def test_of_a_silent_relay_only_who_waits_for_a_connection_is_given_back() -> No
 def test_of_a_silent_destination_all_but_few_are_given_back_that_wait_for_no_reply_to_a_dot() -> (
     None
 ):
+    flow, late = Flow(CONFIG), BLAMED + 3 * STUCK
+    talks = [open_("dead", n, 0.0) for n in range(7)]
+    flow.moved("dead", "else.example", late)
+    stuck = flow.spare(talks, late).stuck
+    assert stuck == {("dead", "dead.example")}
+    given = flow.in_vain(talks, stuck, late, past_dot=[3, 5])
+    assert [one.claim.recipient_id for one in given] == [2, 4, 6]
+    # Of those who have not waited for long none.
+    assert flow.in_vain([*talks[:2], open_("dead", 6, late - BLAMED)], stuck, late) == []
+
+
+def test_of_a_silent_relay_nobody_is_given_back_who_waits_for_the_reply_to_his_dot() -> None:
+    flow = Flow(CONFIG)
+    talks = [open_("dead", n, 0.0) for n in range(11)]
+    stuck = flow.spare(talks, 3 * STUCK).stuck
+    given = flow.in_vain(talks, stuck, 3 * STUCK, past_dot=[9])
+    assert [one.claim.recipient_id for one in given] == [8, 10]
+
+
+def test_urgent_mail_has_places_of_its_own_at_a_destination_and_is_not_cut_for_the_others() -> None:
     flow = Flow(CONFIG)
     talks = [open_("dead", n, 0.0) for n in range(7)]
-    flow.moved("dead", "else.example", 3 * STUCK)
-    stuck = flow.spare(talks, 3 * STUCK).stuck
-    assert stuck == {("dead", "dead.example")}
-    given = flow.in_vain(talks, stuck, 3 * STUCK, past_dot=[3, 5])
-    assert [one.claim.recipient_id for one in given] == [2, 4, 6]
-    # One that has just begun may be answered yet.
-    late = [*talks[:6], open_("dead", 6, 2.5 * STUCK)]
-    given = flow.in_vain(late, stuck, 3 * STUCK, past_dot=[3, 5])
-    assert [one.claim.recipient_id for one in given] == [2, 4]
+    urgent = [open_("dead", 7 + n, 0.0, lane=Lane.HIGH) for n in range(2)]
+    _, [head] = heads("dead", "dead.example")
+    key = BucketKey(Lane.HIGH, "p", ("dead",))
+    found = [(key, [replace(head, bucket=Bucket(1, key))])]
+    [(_, placed)], _ = flow.spare(talks, 0.0).placed(found, ways("dead"))
+    assert len(placed) == 1
+    [(_, placed)], _ = flow.spare([*talks, *urgent], 0.0).placed(found, ways("dead"))
+    assert placed == []
+    late = BLAMED + 3 * STUCK
+    flow.moved("dead", "else.example", late)
+    stuck = flow.spare([*talks, *urgent], late).stuck
+    given = flow.in_vain([*talks, *urgent], stuck, late)
+    assert [one.claim.recipient_id for one in given] == [2, 3, 4, 5, 6]
 
 
-def test_a_destination_is_blamed_for_the_silence_of_its_relay_only_after_long() -> None:
-    alone = CONFIG.model_copy(update={"relays": {"dead": CONFIG.relays["dead"]}})
-    flow = Flow(alone)
-    talks = [open_("dead", n, 0.0) for n in range(8)]
-    for clock, given in ((3 * STUCK, 0), (BLAMED + 1, 6)):
-        stuck = flow.spare(talks, clock).stuck
-        assert ("dead", "dead.example") in stuck
-        assert len(flow.in_vain(talks, stuck, clock)) == given
+def test_what_is_dealt_with_aside_says_nothing_of_the_relay() -> None:
+    flow = Flow(CONFIG)
+    flow.moved("dead", "dead.example", 0.0, aside=True)
+    assert flow.moves("dead", "dead.example")
+    assert not flow.moves("dead")
 
 
 def test_who_waits_for_a_permit_is_not_stuck_yet() -> None:

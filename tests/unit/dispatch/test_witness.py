@@ -85,3 +85,16 @@ def test_the_pulse_forgets() -> None:
     assert pulse.pace("main", "a.example", 10.0) == pulse.pace("main", "", 10.0) == 600
     assert pulse.pace("main", "b.example", 10.0) == 0
     assert pulse.pace("main", "", 30.0) == 0
+
+
+@pytest.mark.parametrize(
+    ("outcome", "there", "at_all"),
+    [(SENT, True, True), (outcomes.captured(""), True, False), (STOPPED, False, False)],
+)
+def test_who_is_dealt_with_moves_and_the_relay_only_if_it_replied(
+    outcome: Outcome, there: bool, at_all: bool
+) -> None:
+    flow = Flow(Config())
+    Witness(Gate(Config()), flow).showed(claim(), outcome, (), 0.0)
+    assert flow.moves("main", "example.org") is there
+    assert flow.moves("main") is at_all
