@@ -301,11 +301,11 @@ class Pipeline:
 
     def _make_room(self, take: Take) -> None:
         """Give back who waits for nothing: a relay, or a destination, that answers nobody."""
-        past = [
-            one.claim.recipient_id
-            for task, one in self._open.items()
-            if task in self._marks and self._marks[task].past_dot
-        ]
+        past = {
+            self._open[task].claim.recipient_id
+            for task, marks in self._marks.items()
+            if marks.past_dot
+        }
         stuck = self._taker.flow.in_vain(
             list(self._open.values()), take.stuck, time.monotonic(), past
         )

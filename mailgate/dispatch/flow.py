@@ -105,7 +105,7 @@ class Flow:
         open_: Sequence[Open],
         stuck: Iterable[tuple[str, str]],
         clock: float,
-        past_dot: Collection[int] = (),
+        past_dot: Collection[int],
     ) -> list[Open]:
         """Those who are given back when places are needed: their final dot has not left.
 

@@ -2,11 +2,11 @@
 
 Owns publishing rings and how one is spelled (Celery's message protocol 2, on Redis in
 kombu's envelope), the latch (one unconsumed ring a lane) and the silence about a broker
-that is away. Never
-waits, never raises to who rings, and never carries anything but a lane's name. A lost
-ring costs a second: each worker process looks at the journal by itself, and works without
-one while there is nobody to ring at. Imports nothing of Celery, which would be 8 MiB in
-each intake process: tests hold a ring to what Celery and kombu themselves would send.
+that is away. Never waits, never raises to who rings, and never carries anything but a
+lane's name. A lost ring costs a second: each worker process looks at the journal by
+itself, and works without one while there is nobody to ring at. Imports nothing of Celery,
+which would be 8 MiB in each intake process: tests hold a ring to what Celery and kombu
+themselves would send.
 """
 
 from __future__ import annotations
@@ -217,8 +217,8 @@ class _Line:
                 made.connection.sock.settimeout(_CONFIRM)
         queue, number = queue_name(lane), str(uuid.uuid4())
         if not amqp:
-            # One command, where kombu's publishing is as much work as all else of a ring. One
-            # ring is enough, the newest, as RabbitMQ's queues keep it (settings.queues).
+            # Nobody has to know of an exchange, and kombu's publishing is as much work as all
+            # else of a ring. One is enough, the newest, as on RabbitMQ (settings.queues).
             channel: Any = self._connection.default_channel
             client = channel.client
             if client.lpush(queue, parcel(lane, number, _ORIGIN, str(uuid.uuid4()))) > 1:

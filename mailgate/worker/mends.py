@@ -118,17 +118,17 @@ def mend_events() -> bool:
 
     def mended(original: Any) -> Any:
         def on_send_event_buffered(self: Any) -> None:
-            hub, here = self.hub, threading.get_ident()
             # A thread of the pool does not wake the loop for a timer; and a loop that is about
             # to end carries out what is to be done next, and no timer.
-            if hub is None or state.should_stop is not None or here != hub._loop_thread:
+            ours = getattr(self.hub, "_loop_thread", None) == threading.get_ident()
+            if not ours or state.should_stop is not None:
                 original(self)
                 return
             now = time.monotonic()
             # By time and not by a flag: a timer may be lost with a connection.
             if now >= getattr(self, "gathers_until", 0.0):
                 self.gathers_until = now + _GATHER
-                hub.call_later(_GATHER, self._flush_events)
+                self.hub.call_later(_GATHER, self._flush_events)
 
         return on_send_event_buffered
 

@@ -123,7 +123,7 @@ def test_of_a_silent_relay_only_who_waits_for_a_connection_is_given_back() -> No
     urgent = [open_("dead", n, 0.0, lane=Lane.HIGH) for n in range(20, 23)]
     talks = [*urgent, *(open_("dead", n, 0.0) for n in range(11)), open_("well", 30, 0.0)]
     stuck = flow.spare(talks, 3 * STUCK).stuck
-    given = flow.in_vain(talks, stuck, 3 * STUCK)
+    given = flow.in_vain(talks, stuck, 3 * STUCK, ())
     assert [one.claim.recipient_id for one in given] == [8, 9, 10]
     flow.moved("dead", "dead.example", 3 * STUCK)
     assert flow.spare(talks, 3 * STUCK).stuck == {("well", ""), ("well", "well.example")}
@@ -140,7 +140,7 @@ def test_of_a_silent_destination_all_but_few_are_given_back_that_wait_for_no_rep
     given = flow.in_vain(talks, stuck, late, past_dot=[3, 5])
     assert [one.claim.recipient_id for one in given] == [2, 4, 6]
     # Of those who have not waited for long none.
-    assert flow.in_vain([*talks[:2], open_("dead", 6, late - BLAMED)], stuck, late) == []
+    assert flow.in_vain([*talks[:2], open_("dead", 6, late - BLAMED)], stuck, late, ()) == []
 
 
 def test_of_a_silent_relay_nobody_is_given_back_who_waits_for_the_reply_to_his_dot() -> None:
@@ -165,7 +165,7 @@ def test_urgent_mail_has_places_of_its_own_at_a_destination_and_is_not_cut_for_t
     late = BLAMED + 3 * STUCK
     flow.moved("dead", "else.example", late)
     stuck = flow.spare([*talks, *urgent], late).stuck
-    given = flow.in_vain([*talks, *urgent], stuck, late)
+    given = flow.in_vain([*talks, *urgent], stuck, late, ())
     assert [one.claim.recipient_id for one in given] == [2, 3, 4, 5, 6]
 
 
