@@ -27,7 +27,7 @@ from mailgate.contract.faults import (
     shortened,
 )
 from mailgate.contract.rules import between, canonical
-from mailgate.contract.strict_json import KEY, parse
+from mailgate.contract.strict_json import KEY, at_once, parse
 from mailgate.contract.submission import NAME, PATTERNS, Submission
 from mailgate.model.plain import canonical as canonical_bytes
 
@@ -75,7 +75,8 @@ def read(
     encoded = encoding_fault(content_encoding)
     if encoded:
         return Refusal((Fault("", encoded),))
-    document, flaws = parse(body)
+    quick = at_once(body)
+    document, flaws = parse(body) if quick is None else (quick[0], ())
     if not isinstance(document, dict):
         faults = [fault for _, fault in flaws]
         return Refusal(tuple(faults) or (Fault("", "must be a JSON object"),))
@@ -94,7 +95,8 @@ def read(
         found += _rules_between(document, raw, written)
     else:
         if not found:
-            return submission.read_as(body_hash(document))
+            hashed = body_hash(document, None if quick is None else quick[1])
+            return submission.read_as(hashed)
     kept = None if flaws else _without_the_bad(raw, found)
     if kept is None:
         return _refusal(raw, found)
@@ -116,10 +118,14 @@ def _command(document: dict[str, Any], found: list[tuple[Place, Fault]]) -> Comm
     return command
 
 
-def body_hash(document: Mapping[str, Any]) -> str:
-    """32 hex digits over what was said: neither key order, spacing nor the trace counts."""
-    said = {k: v for k, v in document.items() if k != "traceparent"}
-    return blake2b(canonical_bytes(said), digest_size=16).hexdigest()
+def body_hash(document: Mapping[str, Any], written: bytes | None = None) -> str:
+    """32 hex digits over what was said: neither key order, spacing nor the trace counts.
+
+    ``written`` are the document's canonical bytes, where they are there already.
+    """
+    if written is None or "traceparent" in document:
+        written = canonical_bytes({k: v for k, v in document.items() if k != "traceparent"})
+    return blake2b(written, digest_size=16).hexdigest()
 
 
 def remainder(body: bytes, submission: Submission) -> bytes:

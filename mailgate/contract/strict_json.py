@@ -17,6 +17,7 @@ from itertools import islice
 from typing import Any
 
 from mailgate.contract.faults import MOST_FAULTS, Fault, Place, path
+from mailgate.model import plain
 
 #: Deeper data has no use in a template, and recursion has a price.
 MAX_DEPTH = 32
@@ -33,6 +34,9 @@ KEY = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,256}")
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 #: Escapes that can make what strict UTF-8 cannot hold: NUL and halves of surrogate pairs.
 _ODD_ESCAPE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+#: Digits that, with a sign, may be too many, when each is written as 0.
+_TOO_LONG = b"0" * MAX_DIGITS
+_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 
 
 class _Flaw:
@@ -91,6 +95,38 @@ def _constant(text: str) -> Any:
 _decoder = json.JSONDecoder(
     object_pairs_hook=_object, parse_float=_float, parse_int=_int, parse_constant=_constant
 )
+
+
+def at_once(body: bytes) -> tuple[Any, bytes] | None:
+    """A document without a fault, and its canonical bytes; None: ``parse`` has the word.
+
+    What nearly every document is, in a third of the time. The reader behind it refuses halves
+    of surrogate pairs, but keeps NUL, the last of equal names and a number of any size: those
+    are looked for in the bytes.
+    """
+    if len(body) > MAX_VALUES or (len(body) > MAX_NAMES and body.count(b":") > MAX_NAMES):
+        return None
+    if _TOO_LONG in body.translate(_ZEROS) or b"\\u0000" in body:
+        return None
+    try:
+        document = plain.read(body)
+        written = plain.canonical(document)
+    except (ValueError, RecursionError):
+        return None
+    # Each text has two quotes; of a name that was given twice only two are left.
+    if _quotes(body) != _quotes(written):
+        return None
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _depth_exceeds(document, MAX_DEPTH):
+        return None
+    return document, written
+
+
+def _quotes(body: bytes) -> int:
+    """How many quotes stand around texts."""
+    if b"\\" not in body:
+        return body.count(b'"')
+    bare = body.replace(b"\\\\", b"")
+    return bare.count(b'"') - bare.count(b'\\"')
 
 
 def parse(body: bytes) -> tuple[Any, list[tuple[Place, Fault]]]:

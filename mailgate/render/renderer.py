@@ -203,9 +203,9 @@ class Renderer:
             wire = encode.quoted_printable(html)
             words = "" if variant.text else encode.quoted_printable(_derived(html))
         else:
-            plain = skeleton.as_they_are(values)
-            wire = plan.html_wire(values, plain)
-            words = "" if variant.text else plan.derived_wire(values, plain)
+            odd = skeleton.odd_ones(values)
+            wire = plan.html_wire(values, odd)
+            words = "" if variant.text else plan.derived_wire(values, odd)
         if variant.text is not None:
             words = encode.quoted_printable(self._authored(variant, context))
         if len(wire) + len(words) > found.manifest.max_bytes:

@@ -17,8 +17,9 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from lxml import etree
@@ -55,6 +56,10 @@ _SELECTED = re.compile(r"\[\s*([A-Za-z_][\w-]*)")
 _UNEVEN = re.compile(r"[\n\t\f\xad\u034f\u200b\u200c\ufeff]|  |\x01 | \x01")
 
 
+#: Takes some of a mail's values, in an order of its own.
+_Pick = Callable[[Sequence[str]], tuple[str, ...]]
+
+
 class OpenLink(NamedTuple):
     """A link of the text part whose form depends on its values: what it says, and where to.
 
@@ -65,6 +70,11 @@ class OpenLink(NamedTuple):
     word_slots: tuple[int, ...]
     target: tuple[str, ...]
     target_slots: tuple[int, ...]
+
+    @property
+    def some(self) -> int:
+        """One of its values."""
+        return (*self.word_slots, *self.target_slots)[0]
 
     def written(self, values: Sequence[str]) -> str:
         return text.link(
@@ -90,39 +100,67 @@ class Plan:
     text_wire: tuple[str, ...] | None
     text_leaves: tuple[int | OpenLink, ...] = ()
     weight: int = 0
+    # What follows from these: the values in the order of the slots, where each stands, and
+    # the slots whose value is never taken as it is without a look.
+    _picked: _Pick = field(init=False, repr=False, compare=False)
+    _at: dict[int, int] = field(init=False, repr=False, compare=False)
+    _looked_at: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    _text_values: _Pick = field(init=False, repr=False, compare=False)
+    _text_picked: _Pick = field(init=False, repr=False, compare=False)
+    _text_at: dict[int, int] = field(init=False, repr=False, compare=False)
+    _text_links: tuple[tuple[int, OpenLink], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        follows = object.__setattr__
+        order = [i for i, _ in self.slots]
+        follows(self, "_picked", _pick(order))
+        follows(self, "_at", {i: at for at, i in enumerate(order)})
+        looked_at = tuple(at for at, (_, place) in enumerate(self.slots) if place >= LINK)
+        follows(self, "_looked_at", looked_at)
+        follows(self, "_text_values", _pick(self.text_slots))
+        leaves = list(enumerate(self.text_leaves))
+        links = tuple((at, leaf) for at, leaf in leaves if isinstance(leaf, OpenLink))
+        alone = [leaf if isinstance(leaf, int) else leaf.some for _, leaf in leaves]
+        follows(self, "_text_picked", _pick(alone))
+        text_at = {leaf: at for at, leaf in leaves if isinstance(leaf, int)}
+        follows(self, "_text_at", text_at)
+        follows(self, "_text_links", links)
 
     def html(self, values: Sequence[str]) -> str:
         """The document as premailer would write it."""
         return _filled(self.pieces, [_leaf(values[i], place) for i, place in self.slots])
 
-    def html_wire(self, values: Sequence[str], plain: Sequence[bool]) -> str:
-        """The document in quoted-printable; ``plain`` is what ``as_they_are`` says of them."""
-        leaves = [
-            values[i]
-            if plain[i] and (place < LINK or (place == LINK and type(values[i]) is Url))
-            else encode.piece(_leaf(values[i], place))
-            for i, place in self.slots
-        ]
+    def html_wire(self, values: Sequence[str], odd: Sequence[int]) -> str:
+        """The document in quoted-printable; ``odd`` is what ``odd_ones`` finds in them."""
+        leaves = list(self._picked(values))
+        for at in self._looked_at:
+            i, place = self.slots[at]
+            if place == COMMENT or type(values[i]) is not Url:
+                leaves[at] = encode.piece(_leaf(values[i], place))
+        for i in odd:
+            found = self._at.get(i)
+            if found is not None:
+                leaves[found] = encode.piece(_leaf(values[i], self.slots[found][1]))
         return _filled(self.wire, leaves)
 
     def text(self, values: Sequence[str]) -> str:
         """The derived text part."""
-        if _uneven([values[i] for i in self.text_slots]):
+        picked = self._text_values(values)
+        if _uneven(picked):
             return text.finish(text.derive(self.html(values)))
-        return text.finish(_filled(self.text_pieces, [values[i] for i in self.text_slots]))
+        return text.finish(_filled(self.text_pieces, picked))
 
-    def derived_wire(self, values: Sequence[str], plain: Sequence[bool]) -> str:
+    def derived_wire(self, values: Sequence[str], odd: Sequence[int]) -> str:
         """The derived text part in quoted-printable."""
-        if self.text_wire is None or _uneven([values[i] for i in self.text_slots]):
+        if self.text_wire is None or _uneven(self._text_values(values)):
             return encode.quoted_printable(self.text(values))
-        leaves = [
-            encode.piece(leaf.written(values))
-            if isinstance(leaf, OpenLink)
-            else values[leaf]
-            if plain[leaf]
-            else encode.piece(values[leaf])
-            for leaf in self.text_leaves
-        ]
+        leaves = list(self._text_picked(values))
+        for at, link in self._text_links:
+            leaves[at] = encode.piece(link.written(values))
+        for i in odd:
+            found = self._text_at.get(i)
+            if found is not None:
+                leaves[found] = encode.piece(values[i])
         return _filled(self.text_wire, leaves)
 
 
@@ -143,10 +181,17 @@ class Whole:
 Entry = Plan | Sensitive | Whole
 
 
-def as_they_are(values: Sequence[str]) -> list[bool]:
-    """Which values neither HTML nor quoted-printable writes otherwise than as they are."""
-    match = _SIMPLE.match
-    return [match(value) is not None for value in values]
+def odd_ones(values: Sequence[str]) -> list[int]:
+    """The values that HTML or quoted-printable writes otherwise than as they are, by index."""
+    return [i for i, found in enumerate(map(_SIMPLE.match, values)) if found is None]
+
+
+def _pick(order: Sequence[int]) -> _Pick:
+    """What takes these of the values, in this order."""
+    if len(order) > 1:
+        return itemgetter(*order)
+    # Of one it would give that one and not a tuple, and none it does not know.
+    return lambda values: tuple([values[i] for i in order])
 
 
 def _filled(pieces: Sequence[str], leaves: Sequence[str]) -> str:
@@ -158,11 +203,12 @@ def _filled(pieces: Sequence[str], leaves: Sequence[str]) -> str:
 
 def _uneven(values: Sequence[str]) -> bool:
     """Whether the text part would show one of them otherwise than as it is."""
-    # One look by C at all of them, before the rule itself, which looks at each character. Of
-    # what the rule names only the joiner is printable.
+    # Looks by C at all of them at once, before the rule itself, which looks at each character.
+    # Of what the rule names only the joiner is printable, and blanks in a row or at an end
+    # are two bars.
     text = "|".join(["", *values, ""])
-    even = text.isprintable() and "\u034f" not in text
-    if even and "  " not in text and "| " not in text and " |" not in text:
+    plain = text.isascii() or "\u034f" not in text
+    if plain and text.isprintable() and "||" not in text.replace(" ", "|"):
         return False
     return _UNEVEN.search("\x01" + "\x01".join(values) + "\x01") is not None
 
@@ -213,7 +259,7 @@ def compile_skeleton(skeleton: str, count: int) -> Entry:
     text_pieces, text_slots = _cut(settled)
     words, leaves = _cut_at_links(settled)
     # What no other shape shares: the slots, a reference to each piece, and open links.
-    weight = 120 * len(order) + 500
+    weight = 120 * len(order) + 900
     weight += sum(600 + sum(map(len, (*x.words, *x.target))) for x in leaves if type(x) is OpenLink)
     return Plan(
         slots=tuple((number, places[number]) for number in order),
@@ -266,6 +312,8 @@ def _settle(derived: str) -> str:
     """Write the links whose form no value can change; leave the others marked."""
 
     def settle(found: re.Match[str]) -> str:
+        if TOKEN_PREFIX not in found[0]:
+            return text.finish(found[0])
         said = _TOKEN.sub("", found[1]).strip(" \n")
         # A target has no blanks, so words with one never say the same.
         if " " not in said and (said != found[1].strip(" \n") or text.may_be_target(said)):

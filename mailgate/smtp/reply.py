@@ -7,6 +7,7 @@ relay could make long. Pure; never does I/O.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from mailgate.model.outcome import Reply
 
@@ -14,6 +15,8 @@ from mailgate.model.outcome import Reply
 MAX_LINE = 4096
 MAX_LINES = 128
 MAX_REPLY = 32768
+#: Bytes of a text that is remembered.
+_SHORT = 128
 
 # RFC 2034: the code opens the text. Others write it after '#', '(' or a word, so
 # that is looked for next; four numbers in a row are an IP address.
@@ -117,8 +120,16 @@ class ReplyReader:
 
 
 def _reply(code: int, raw: bytes) -> Reply:
+    # Most of what a relay says are the same few words, over and over.
+    return _known(code, raw) if len(raw) <= _SHORT else _read(code, raw)
+
+
+def _read(code: int, raw: bytes) -> Reply:
     text = raw.decode("utf-8", "replace").strip()
     if not text.isprintable():
         # Kept, logged and shown on terminals: no control characters but line ends.
         text = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
     return Reply(code, text, enhanced_code(text, code))
+
+
+_known = lru_cache(maxsize=64)(_read)

@@ -24,6 +24,9 @@ from mailgate.smtp.reply import MalformedReply, ReplyReader
 #: Bytes of one write of an upload.
 _PIECE = 65536
 
+#: Bytes that one look at the socket takes in at most; replies are short.
+_INBOX = 4096
+
 
 class Broken(Exception):
     """The connection ended, or had to be ended; it has been aborted already.
@@ -67,7 +70,7 @@ class Due:
             self.waiter.set_result(None)
 
 
-class Wire(SMTPProtocol):
+class Wire(SMTPProtocol, asyncio.BufferedProtocol):
     """A connection that is either in step with its relay or aborted.
 
     With ``silent`` the relay may say nothing before ``encrypt``.
@@ -77,6 +80,8 @@ class Wire(SMTPProtocol):
         super().__init__(loop=loop)
         self.broken: Broken | None = None
         self._reader = ReplyReader()
+        # Its own, or asyncio takes 256 KiB anew for each look, which is more work than the reply.
+        self._inbox = memoryview(bytearray(_INBOX))
         #: The transport below TLS, or the only one.
         self._bottom: asyncio.WriteTransport | None = None
         # The greeting comes unasked.
@@ -228,6 +233,12 @@ class Wire(SMTPProtocol):
         super().connection_made(transport)
         self._bottom = cast(asyncio.WriteTransport, transport)
         self._limit_buffer()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._inbox
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._inbox[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         if self.broken is not None:

@@ -5,10 +5,18 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailgate.contract.strict_json import MAX_DEPTH, MAX_DIGITS, MAX_NAMES, parse
+from mailgate.contract.strict_json import (
+    MAX_DEPTH,
+    MAX_DIGITS,
+    MAX_NAMES,
+    MAX_VALUES,
+    at_once,
+    parse,
+)
+from mailgate.model import plain
 
 
 def faults(body: bytes) -> list[str]:
@@ -121,3 +129,80 @@ _json = st.recursive(
 def test_whatever_sound_json_says_is_read_unchanged(value: object, ascii_only: bool) -> None:
     body = json.dumps(value, ensure_ascii=ascii_only).encode()
     assert parse(body) == (value, [])
+
+
+# --- the quick reader says the same or nothing -----------------------------------------
+
+_texts = st.text(st.sampled_from('ab"\\/\n\t{}[]:,0é😀\x7f'), max_size=6)
+_documents = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | _texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_texts, inner, max_size=4),
+    max_leaves=20,
+)
+#: Bytes in which JSON is made and broken.
+_words = r"""{ } [ ] : , " \ \" \\ "a" "a": "b":1 "\u0061": \u0000 \ud83d \ude00 0 1e400 . NaN é"""
+_odd = [b" ", b"\n", b"9" * MAX_DIGITS, b"\xff", b"\xef\xbb\xbf"]
+_pieces = st.sampled_from([*_words.encode().split(), *_odd])
+
+
+def agreed(body: bytes) -> bool:
+    """Whether the quick reader read it; and if so, as the strict one did, type for type."""
+    quick = at_once(body)
+    if quick is None:
+        return False
+    document, found = parse(body)
+    assert found == []
+    assert repr(quick[0]) == repr(document)
+    assert quick[1] == plain.canonical(document)
+    return True
+
+
+@given(_documents, st.booleans(), st.sampled_from([None, 0, 1]))
+def test_what_is_sound_is_read_at_once(document: object, ascii_: bool, indent: int | None) -> None:
+    assert agreed(json.dumps(document, ensure_ascii=ascii_, indent=indent).encode())
+
+
+@settings(max_examples=400)
+@given(_documents, st.lists(st.tuples(st.integers(0, 200), _pieces), min_size=1, max_size=3))
+def test_what_is_broken_is_not_taken_for_sound(
+    document: object, wounds: list[tuple[int, bytes]]
+) -> None:
+    body = json.dumps(document, ensure_ascii=False).encode()
+    for at, piece in wounds:
+        body = body[: at % (len(body) + 1)] + piece + body[at % (len(body) + 1) :]
+    agreed(body)
+
+
+@settings(max_examples=400)
+@given(st.lists(_pieces, max_size=12))
+def test_pieces_of_json_in_any_order(pieces: list[bytes]) -> None:
+    agreed(b"".join(pieces))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a": {"b": 1, "b": 2}}',
+        b'{"a": 1, "\\u0061": 2}',
+        b'{"a\\"": 1, "a\\"": 2}',
+        b'{"\\\\": "\\\\", "\\\\": "\\""}',
+        b'[{"a": "", "a": "\\\\\\""}]',
+        b'{"a": ' + b"1" * (MAX_DIGITS + 1) + b"}",
+        b'{"a": -' + b"1" * MAX_DIGITS + b"}",
+        b'{"a": "\\u0000"}',
+        b'{"a": 1e400}',
+        b"[" * (MAX_DEPTH + 2) + b"]" * (MAX_DEPTH + 2),
+        b"{" + b",".join(b'"%d":0' % n for n in range(MAX_NAMES + 1)) + b"}",
+        b"[" + b"0," * MAX_VALUES + b"0]",
+        b"\xef\xbb\xbf{}",
+        b'{"a": "\xff"}',
+        b"[" * 100_000,
+    ],
+    ids=lambda body: repr(body[:24]),
+)
+def test_what_needs_a_closer_look_is_not_read_at_once(body: bytes) -> None:
+    assert at_once(body) is None

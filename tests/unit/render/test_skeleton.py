@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mailgate.render import Catalogue, Renderer, RenderError, Template
 from mailgate.render.printing import TOKEN_PREFIX, token
-from mailgate.render.skeleton import Cache, Plan, Sensitive, Whole, as_they_are, compile_skeleton
+from mailgate.render.skeleton import Cache, Plan, Sensitive, Whole, compile_skeleton, odd_ones
 from tests.unit.render.house import BUILT_IN, RENDERER
 
 Build = Callable[..., Renderer]
@@ -190,8 +190,8 @@ def test_the_wire_form_decodes_to_the_document(places: Renderer, extra: str) -> 
         return
     assert plan is not None
     for wire, plain in (
-        (plan.html_wire(values, as_they_are(values)), plan.html(values)),
-        (plan.derived_wire(values, as_they_are(values)), plan.text(values)),
+        (plan.html_wire(values, odd_ones(values)), plan.html(values)),
+        (plan.derived_wire(values, odd_ones(values)), plan.text(values)),
     ):
         assert all(len(line) <= 76 for line in wire.split("\r\n"))
         assert "\n" not in wire.replace("\r\n", "")
@@ -300,6 +300,25 @@ def test_tokens_are_classified_by_where_they_land() -> None:
     assert compiled(f'<p lang="{token(0)}">x</p>', "[lang=en] { margin: 0 }") == Sensitive((0,))
     assert isinstance(compiled(f"<p>{token(0)} {token(0)}</p>"), Whole)
     assert isinstance(compiled("<p>x</p>"), Whole)
+
+
+@pytest.mark.parametrize("odd", ["", "é", "<&>", "x" * 90, 'a"b', "a=b", "a  b"])
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_few_values_and_links_that_no_value_is_in(count: int, odd: str) -> None:
+    values = [f"{n}{odd}" for n in range(count)]
+    tokens = " and ".join(map(str, map(token, range(count))))
+    plan = compile_skeleton(
+        f'<p>{tokens}</p><p><a href="mailto:us@example.com">us@example.com</a></p><!-- x -->', count
+    )
+    assert isinstance(plan, Plan)
+    assert plan.text(values).endswith("us@example.com")
+    ways = [
+        (plan.html_wire(values, odd_ones(values)), plan.html(values)),
+        (plan.derived_wire(values, odd_ones(values)), plan.text(values)),
+    ]
+    for wire, plain in ways:
+        decoded = quopri.decodestring(wire.encode()).decode()
+        assert decoded.replace("\r\n", "\n").rstrip("\n") == plain.rstrip("\n")
 
 
 def test_the_cache_is_bounded_by_bytes_and_entries() -> None:

@@ -156,3 +156,11 @@ def test_a_pasted_reply_is_read() -> None:
     for nothing in ("", "no code", "\n"):
         with pytest.raises(MalformedReply):
             parse_reply(nothing)
+
+
+def test_what_was_said_before_is_read_the_same_again() -> None:
+    for code in (250, 550, 250, 550):
+        reader = ReplyReader()
+        reader.feed(f"{code} 5.1.1 Ok\r\n".encode())
+        enhanced = "5.1.1"
+        assert reader.take() == Reply(code, "5.1.1 Ok", enhanced)
