@@ -88,7 +88,7 @@ class Templates(Section):
 
 class Worker(Section):
     conversations: int = Field(
-        100, ge=1, le=1000, description="SMTP conversations open at once in a worker process."
+        200, ge=1, le=1000, description="SMTP conversations open at once in a worker process."
     )
     reserved: float = Field(
         0.1,

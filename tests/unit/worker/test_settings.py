@@ -157,12 +157,12 @@ def test_an_async_def_is_refused_as_a_task() -> None:
         async def never_runs() -> None: ...
 
         with pytest.raises(TypeError, match="Celery never runs an async def"):
-            app.task(lazy=False)(never_runs)
+            app.task(lazy=False, shared=False)(never_runs)
 
         def runs() -> int:
             return 1
 
-        assert app.task(lazy=False)(runs)() == 1
+        assert app.task(lazy=False, shared=False)(runs)() == 1
 
 
 def test_a_ring_is_what_celery_would_send() -> None:
