@@ -1,7 +1,8 @@
-"""What a process holds no longer, given back to the system once a minute.
+"""How little memory a process holds, and what it holds no longer given back once a minute.
 
-Owns when the collector looks at everything, that free pages leave the heap, and that there
-is one heap. Never looks at an object of its own accord: what is reachable stays.
+Owns when the collector looks at everything, that free pages leave the heap, that there
+is one heap, and what a TLS connection keeps for reading. Never looks at an object of its
+own accord: what is reachable stays.
 
 The collector of CPython counts objects, not bytes. What a lost connection leaves behind
 is a cycle of a hundred objects around a buffer of 128 KiB (py-amqp's frame), or an
@@ -14,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+from asyncio import sslproto
 from typing import NoReturn
 
 #: Seconds between two times.
@@ -23,6 +25,9 @@ EVERY = 60.0
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
 #: Bytes. What is larger goes back to the system when it is freed.
 _LARGE = 128 * 1024
+
+#: Bytes: two records of TLS, each 16 KiB at most (RFC 8446 section 5.1).
+_READ = 32 * 1024
 
 
 def stays() -> None:
@@ -46,6 +51,16 @@ def one_heap() -> None:
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
         mallopt(_M_MMAP_THRESHOLD, _LARGE)
+
+
+def small_reads() -> None:
+    """Have each TLS connection keep 32 KiB for what comes in; to be called before the first.
+
+    asyncio keeps 256, all of it in memory from the beginning, and an SMTP client reads replies
+    of a hundred bytes. Whatever is longer comes in several reads.
+    """
+    if hasattr(sslproto.SSLProtocol, "max_size"):
+        sslproto.SSLProtocol.max_size = _READ
 
 
 def let_go() -> None:

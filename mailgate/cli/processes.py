@@ -62,7 +62,7 @@ def intake() -> None:
     from mailgate.intake.doors import open_doors
     from mailgate.intake.service import serve
     from mailgate.journal.arrivals import Arrivals
-    from mailgate.memory import keep_lean, one_heap, stays
+    from mailgate.memory import keep_lean, one_heap, small_reads, stays
     from mailgate.metrics.tally import Tally
     from mailgate.model.ids import Ids
     from mailgate.operations.mending import keep_fresh
@@ -71,6 +71,7 @@ def intake() -> None:
     from mailgate.worker.doorbell import Doorbell
 
     one_heap()
+    small_reads()
     setting.logs()
     config = setting.config()
     database = setting.database(hot=True)
@@ -147,12 +148,13 @@ def worker(
     """Deliver what is due. Run one on each machine, or several for reserved lanes."""
     from mailgate.cli import watching
     from mailgate.journal.processes import asked_last
-    from mailgate.memory import one_heap
+    from mailgate.memory import one_heap, small_reads
     from mailgate.model.state import Lane
     from mailgate.worker import celery_app, command
     from mailgate.worker.settings import WorkerSettingsError
 
     one_heap()
+    small_reads()
     setting.logs()
     config = setting.config()
     check_keys(config)

@@ -6,13 +6,16 @@ import asyncio
 import contextlib
 import gc
 import os
+import ssl
 import subprocess
 import sys
 import weakref
+from asyncio import sslproto
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 
 from mailgate import memory
 from tests.unit.cycles import collected_only_when_told, old_cycle
@@ -89,6 +92,37 @@ def test_all_threads_allocate_from_one_heap(tmp_path: Path) -> None:
         heaps[how] = told.read_text().count("<heap nr=")
     assert heaps["one"] == 1
     assert heaps["many"] > 1  # else nobody would see whether it does anything
+
+
+async def test_a_tls_connection_keeps_little_and_reads_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sslproto.SSLProtocol, "max_size", sslproto.SSLProtocol.max_size)
+    memory.small_reads()
+    authority = trustme.CA()
+    theirs, ours = (
+        ssl.SSLContext(kind) for kind in (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT)
+    )
+    authority.issue_cert("localhost").configure_cert(theirs)
+    authority.configure_trust(ours)
+    said = os.urandom(1_000_000)
+
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readexactly(len(said)))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(say, "127.0.0.1", 0, ssl=theirs) as server:
+        port = server.sockets[0].getsockname()[1]
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", port, ssl=ours, server_hostname="localhost"
+        )
+        protocol = writer.transport._ssl_protocol  # type: ignore[attr-defined]
+        assert len(protocol._ssl_buffer) <= 32 * 1024
+        writer.write(said)
+        async with asyncio.timeout(20):
+            assert await reader.readexactly(len(said)) == said
+        writer.close()
 
 
 async def test_it_is_done_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
