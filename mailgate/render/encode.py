@@ -8,7 +8,7 @@ alone, can follow it and the next piece can follow the value.
 from __future__ import annotations
 
 import re
-from binascii import b2a_base64, b2a_qp
+from binascii import a2b_qp, b2a_base64, b2a_qp
 from collections.abc import Sequence
 
 _SOFT = "=\r\n"
@@ -67,6 +67,15 @@ def _encoded(raw: bytes) -> bytes:
         # b2a_qp forgets to break the line where it encodes a blank at its end.
         out = _LONG.sub(rb"\1=\n\2", out)
     return out.replace(b"\n", b"\r\n")
+
+
+def says(wire: str, text: str) -> bool:
+    """Whether an encoded body is one that may be sent, and decodes to ``text``."""
+    lines = wire.split("\r\n")
+    if not wire.isascii() or any(len(line) > 76 or "\n" in line or "\r" in line for line in lines):
+        return False
+    said = a2b_qp(wire.replace("\r\n", "\n").encode()).decode(errors="replace")
+    return said.rstrip("\n") == text.rstrip("\n")
 
 
 def base64_lines(content: bytes) -> bytes:

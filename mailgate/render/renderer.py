@@ -151,6 +151,14 @@ class Renderer:
         out = [] if same_document(plan.html(values), html) else ["the HTML"]
         if variant.text is None and plan.text(values) != _derived(html):
             out.append("the text")
+        # What is sent is put together once more, from pieces that are encoded already.
+        odd = skeleton.odd_ones(values)
+        if not encode.says(plan.html_wire(values, odd), plan.html(values)):
+            out.append("the HTML as it is sent")
+        if variant.text is None and not encode.says(
+            plan.derived_wire(values, odd), plan.text(values)
+        ):
+            out.append("the text as it is sent")
         return out
 
     def warm(self) -> None:

@@ -73,7 +73,7 @@ class OpenLink(NamedTuple):
 
     @property
     def some(self) -> int:
-        """One of its values."""
+        """One of its values: there is one, or ``_settle`` had written it."""
         return (*self.word_slots, *self.target_slots)[0]
 
     def written(self, values: Sequence[str]) -> str:
@@ -107,7 +107,7 @@ class Plan:
     _looked_at: tuple[int, ...] = field(init=False, repr=False, compare=False)
     _text_values: _Pick = field(init=False, repr=False, compare=False)
     _text_picked: _Pick = field(init=False, repr=False, compare=False)
-    _text_at: dict[int, int] = field(init=False, repr=False, compare=False)
+    _text_at: dict[int, list[int]] = field(init=False, repr=False, compare=False)
     _text_links: tuple[tuple[int, OpenLink], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -122,7 +122,11 @@ class Plan:
         links = tuple((at, leaf) for at, leaf in leaves if isinstance(leaf, OpenLink))
         alone = [leaf if isinstance(leaf, int) else leaf.some for _, leaf in leaves]
         follows(self, "_text_picked", _pick(alone))
-        text_at = {leaf: at for at, leaf in leaves if isinstance(leaf, int)}
+        # What stands in a table within a table is told twice.
+        text_at: dict[int, list[int]] = {}
+        for at, leaf in leaves:
+            if isinstance(leaf, int):
+                text_at.setdefault(leaf, []).append(at)
         follows(self, "_text_at", text_at)
         follows(self, "_text_links", links)
 
@@ -158,9 +162,8 @@ class Plan:
         for at, link in self._text_links:
             leaves[at] = encode.piece(link.written(values))
         for i in odd:
-            found = self._text_at.get(i)
-            if found is not None:
-                leaves[found] = encode.piece(values[i])
+            for at in self._text_at.get(i, ()):
+                leaves[at] = encode.piece(values[i])
         return _filled(self.text_wire, leaves)
 
 
@@ -259,7 +262,7 @@ def compile_skeleton(skeleton: str, count: int) -> Entry:
     text_pieces, text_slots = _cut(settled)
     words, leaves = _cut_at_links(settled)
     # What no other shape shares: the slots, a reference to each piece, and open links.
-    weight = 120 * len(order) + 900
+    weight = 280 * len(order) + 1800
     weight += sum(600 + sum(map(len, (*x.words, *x.target))) for x in leaves if type(x) is OpenLink)
     return Plan(
         slots=tuple((number, places[number]) for number in order),
@@ -320,7 +323,10 @@ def _settle(derived: str) -> str:
             return found[0]
         return text.finish(found[0])
 
-    return text.LINK.sub(settle, derived)
+    # A link within one that was settled: again, until each that is left holds a value.
+    while (settled := text.LINK.sub(settle, derived)) != derived:
+        derived = settled
+    return derived
 
 
 def _classify(skeleton: str) -> tuple[dict[int, int], set[int]]:

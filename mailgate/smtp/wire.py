@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import threading
 from collections import deque
 from typing import cast
 
@@ -19,13 +20,27 @@ from aiosmtplib.protocol import SMTPProtocol
 from aiosmtplib.response import SMTPResponse
 
 from mailgate.model.outcome import Reply
-from mailgate.smtp.reply import MalformedReply, ReplyReader
+from mailgate.smtp.reply import MAX_REPLY, MalformedReply, ReplyReader
 
 #: Bytes of one write of an upload.
 _PIECE = 65536
 
-#: Bytes that one look at the socket takes in at most; replies are short.
-_INBOX = 4096
+#: Bytes that one look at the socket takes in at most. Over TLS what is beyond it comes at the
+#: next look, and after the relay's end there is none: more than a reply may be.
+_INBOX = 2 * MAX_REPLY
+
+
+class _Inbox(threading.local):
+    """Where a thread's event loop puts what it reads, until it is handed on at once.
+
+    Else asyncio takes 256 KiB anew for each look, which is more work than the reply.
+    """
+
+    def __init__(self) -> None:
+        self.room = memoryview(bytearray(_INBOX))
+
+
+_inbox = _Inbox()
 
 
 class Broken(Exception):
@@ -80,8 +95,6 @@ class Wire(SMTPProtocol, asyncio.BufferedProtocol):
         super().__init__(loop=loop)
         self.broken: Broken | None = None
         self._reader = ReplyReader()
-        # Its own, or asyncio takes 256 KiB anew for each look, which is more work than the reply.
-        self._inbox = memoryview(bytearray(_INBOX))
         #: The transport below TLS, or the only one.
         self._bottom: asyncio.WriteTransport | None = None
         # The greeting comes unasked.
@@ -235,10 +248,10 @@ class Wire(SMTPProtocol, asyncio.BufferedProtocol):
         self._limit_buffer()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._inbox
+        return _inbox.room
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(self._inbox[:nbytes]))
+        self.data_received(bytes(_inbox.room[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         if self.broken is not None:

@@ -321,6 +321,31 @@ def test_few_values_and_links_that_no_value_is_in(count: int, odd: str) -> None:
         assert decoded.replace("\r\n", "\n").rstrip("\n") == plain.rstrip("\n")
 
 
+@pytest.mark.parametrize("name", ["Ann", "Zoé", "a=41", "x" * 480])
+def test_what_the_text_says_twice_is_encoded_twice(
+    renderer_of: Build, letter: Any, name: str
+) -> None:
+    """The derived text tells of a table within a table, and then again of the inner one."""
+    inner = "<table><tr><td>{{ name }}</td></tr></table>"
+    renderer = renderer_of(f"<table><tr><th>Who</th><td>{inner}</td></tr></table>{{{{ extra }}}}")
+    data = {"name": name, "extra": "x"}
+    assert renderer.prove("t", data) == []
+    sent = renderer.render(letter(template="t", data=data))
+    wire = sent.partition(b"text/plain")[2].partition(b"text/html")[0]
+    said = quopri.decodestring(wire.replace(b"\r\n", b"\n")).decode()
+    assert said.count(name) == 2
+
+
+def test_a_link_within_a_link_that_no_value_is_in(renderer_of: Build, letter: Any) -> None:
+    renderer = renderer_of(
+        "<p>{{ name }}{{ extra }}</p>"
+        '<a href="https://x.test/"><span>see <a href="https://y.test/">there</a></span></a>'
+    )
+    data = {"name": "Ann", "extra": "x"}
+    assert renderer.prove("t", data) == []
+    assert b"y.test" in renderer.render(letter(template="t", data=data))
+
+
 def test_the_cache_is_bounded_by_bytes_and_entries() -> None:
     cache = Cache(10_000, max_entries=5)
     for number in range(50):
