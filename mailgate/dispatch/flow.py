@@ -24,6 +24,10 @@ from mailgate.model.state import Lane
 
 #: Who has not replied for so long, with conversations open, is stuck (seconds; up to twice).
 STUCK = 2.0
+#: Whose mail is so much of what a look at a bucket finds, and finds no place, is put aside as
+#: soon as it has not replied for so long (seconds): the next looks would find ever less else.
+CROWDS = 0.25
+SLOW = 0.5
 #: What a destination that is stuck has held so long (seconds) is given back: it may have waited
 #: for a connection, or the relay thinks long about each recipient. RFC 5321 has five minutes.
 BLAMED = 60.0
@@ -78,17 +82,20 @@ class Flow:
         """What there is left of places, for one take."""
         self._turn(clock)
         held: Held = Counter()
-        stuck = set()
+        slow, stuck = set(), set()
         for one in open_:
             relay, domain = one.claim.relay, one.claim.address.domain
+            since = clock - one.since - PERMIT * one.paced
             for who, urgent in (((relay, domain), _urgent(one)), ((relay, ""), False)):
                 held[(*who, urgent)] += 1
-                if clock - one.since > STUCK + PERMIT * one.paced and not self.moves(*who):
-                    stuck.add(who)
+                if since > SLOW and not self.moves(*who):
+                    slow.add(who)
+                    if since > STUCK:
+                        stuck.add(who)
         silent = sum(
             count for (relay, domain, _), count in held.items() if not (domain or self.moves(relay))
         )
-        return Spare(self, held, frozenset(stuck), silent)
+        return Spare(self, held, frozenset(slow), frozenset(stuck), silent)
 
     def most(self, relay: str, domain: str = "") -> int | None:
         """Conversations that it may hold; None for any number."""
@@ -150,18 +157,20 @@ def _urgent(one: Open) -> bool:
 class Spare:
     """Places of one take, by relay and destination.
 
-    ``stuck`` has no reply to show for long; ``silent`` is how many are open to relays that
-    have none to show of late.
+    ``stuck`` has no reply to show for long, ``slow`` for a moment; ``silent`` is how many are
+    open to relays that have none to show of late.
     """
 
     def __init__(
         self,
         flow: Flow,
         held: Held,
+        slow: frozenset[tuple[str, str]],
         stuck: frozenset[tuple[str, str]],
         silent: int,
     ) -> None:
-        self._flow, self._held, self.stuck, self.silent = flow, held, stuck, silent
+        self._flow, self._held, self.silent = flow, held, silent
+        self._slow, self.stuck = slow, stuck
 
     def none(self, key: BucketKey) -> bool:
         """Whether nothing of a bucket can have a place: no relay of its route has one."""
@@ -177,18 +186,27 @@ class Spare:
 
     def placed(self, found: Found, ways: Mapping[int, Way]) -> tuple[Found, list[Head]]:
         """Those for whom there is a place, and the others that would stand before them:
-        those to a destination that is stuck."""
+        those to a destination that is stuck, or that is slow and much of what was found."""
         before: list[Head] = []
         out: set[int] = set()
+        sizes = {heads[0].bucket.id: len(heads) for _, heads in found if heads}
+        slow: dict[int, list[Head]] = {}
         # One of each bucket after the other: what few places there are is for all of them.
         for head in (h for rank in zip_longest(*(heads for _, heads in found)) for h in rank if h):
             relay = ways[head.id].relay
             if relay and not self._place(relay, head.domain, head.bucket.key.lane is Lane.HIGH):
                 out.add(head.id)
-                if (relay, head.domain) in self.stuck and not self._full(relay, ""):
+                if self._full(relay, ""):
+                    continue
+                if (relay, head.domain) in self.stuck:
                     before.append(head)
+                elif (relay, head.domain) in self._slow:
+                    slow.setdefault(head.bucket.id, []).append(head)
         if not out:
             return found, before
+        for bucket, heads in slow.items():
+            if len(heads) >= CROWDS * sizes[bucket]:
+                before += heads
         return [(key, [h for h in heads if h.id not in out]) for key, heads in found], before
 
     def _place(self, relay: str, domain: str, urgent: bool) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mailgate.config.shape import Config
-from mailgate.dispatch.flow import BLAMED, PERMIT, STUCK, Flow, Open
+from mailgate.dispatch.flow import BLAMED, PERMIT, SLOW, STUCK, Flow, Open
 from mailgate.dispatch.gate import Way
 from mailgate.journal.arrivals import BucketKey
 from mailgate.journal.queue import Bucket, Head
@@ -106,6 +108,25 @@ def test_what_waits_for_a_stuck_destination_is_put_out_of_the_way() -> None:
     [(_, placed)], before = flow.spare(talks, 2 * STUCK).placed(found, ways("well", "well"))
     assert [h.domain for h in placed] == ["other.example"]
     assert [h.domain for h in before] == ["well.example"]
+
+
+@pytest.mark.parametrize(
+    ("mute", "others", "waited", "aside"),
+    [(2, 6, SLOW + 0.1, 2), (4, 0, SLOW + 0.1, 4), (1, 6, SLOW + 0.1, 0), (4, 4, SLOW / 2, 0)],
+)
+def test_who_is_slow_is_put_out_of_the_way_when_he_is_much_of_what_waits(
+    mute: int, others: int, waited: float, aside: int
+) -> None:
+    """Before he counts as stuck: each look would find more of him and fewer of the others."""
+    flow = Flow(CONFIG)
+    talks = [open_("well", n, 0.0) for n in range(2)]
+    flow.moved("well", "other.example", waited)
+    found = [heads("well", *["well.example"] * mute, *["other.example"] * others)]
+    spare = flow.spare(talks, waited)
+    [(_, placed)], before = spare.placed(found, ways(*["well"] * (mute + others)))
+    assert [h.domain for h in placed] == ["other.example"] * others
+    assert [h.domain for h in before] == ["well.example"] * aside
+    assert spare.stuck == frozenset()
 
 
 def test_who_moved_once_is_stuck_after_a_while_without_a_reply() -> None:
