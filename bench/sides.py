@@ -25,6 +25,7 @@ import kombu
 import psycopg
 import redis
 
+from bench import environment
 from bench.workload import SENDER, TEMPLATES
 from tests.servers import Postgres, RabbitMQ, Valkey
 from tests.servers.process import Daemon
@@ -80,7 +81,7 @@ class Side(ABC):
             command,
             log=self.directory / f"{name}.log",
             ready=lambda: True,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
+            env={**environment.environ(), **environ},
             grace=20,
         )
         return self.parts[name]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import re
 import resource
 import shutil
@@ -25,8 +24,8 @@ from pathlib import Path
 
 import redis
 
+from bench import environment
 from bench.keeping import keep
-from bench.sides import ROOT
 from bench.workload import bodies
 
 MAILGATE = [sys.executable, "-m", "mailgate.cli.main"]
@@ -38,8 +37,8 @@ def main(options: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="bench start", description=__doc__)
     parser.add_argument("--turns", type=int, default=7)
     given = parser.parse_args(options)
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("MAILGATE_")}
-    environ["PYTHONPATH"] = str(ROOT)
+    inherited = environment.environ()
+    environ = {k: v for k, v in inherited.items() if not k.startswith("MAILGATE_")}
     helps, typers = [], []
     for _ in range(given.turns):
         typers.append(_spent([sys.executable, "-c", "import typer"], environ))
