@@ -162,5 +162,4 @@ def test_what_was_said_before_is_read_the_same_again() -> None:
     for code in (250, 550, 250, 550):
         reader = ReplyReader()
         reader.feed(f"{code} 5.1.1 Ok\r\n".encode())
-        enhanced = "5.1.1"
-        assert reader.take() == Reply(code, "5.1.1 Ok", enhanced)
+        assert reader.take() == Reply(code, "5.1.1 Ok", "5.1.1")
