@@ -100,9 +100,9 @@ _decoder = json.JSONDecoder(
 def at_once(body: bytes) -> tuple[Any, bytes] | None:
     """A document without a fault, and its canonical bytes; None: ``parse`` has the word.
 
-    What nearly every document is, both of them in six tenths of the time. The reader behind it refuses halves
-    of surrogate pairs, but keeps NUL, the last of equal names and a number of any size: those
-    are looked for in the bytes.
+    What nearly every document is, both of them in six tenths of the time. The reader behind
+    it refuses halves of surrogate pairs, but keeps NUL, the last of equal names and a number
+    of any size: those are looked for in the bytes.
     """
     if len(body) > MAX_VALUES or (len(body) > MAX_NAMES and body.count(b":") > MAX_NAMES):
         return None
