@@ -35,7 +35,7 @@ async def test_a_process_buried_before_its_dot_sends_nothing(house: House) -> No
             return "354 Go on"
 
         relay._on["DATA"] = [meanwhile, "354 Go on"]
-        assert await paused.deliver(NORMAL, soon(0.5)) == {"stale": 1}
+        assert await paused.deliver(NORMAL, soon()) == {"stale": 1}
         assert relay.mails == []
         assert house.kinds(id_) == ["queued"]
         assert await other.deliver(NORMAL, soon()) == {"sent": 1}
@@ -191,4 +191,4 @@ async def test_a_message_that_kills_its_workers_is_held_after_so_many(house: Hou
             await gateway._lease._remove(lease)
             assert house.state(id_) == ("held" if death == 3 else "queued")
         assert house.journal.row(id_).error_class == "poison"
-        assert await gateway.deliver(NORMAL, soon(0.5)) == {}
+        assert await gateway.deliver(NORMAL, soon()) == {}

@@ -71,13 +71,13 @@ async def test_a_mended_template_lets_its_recipients_go_and_the_others_never_wai
         gateway = await house.open({"main": relay}, templates={"path": [str(root)]})
         waiting = [await add(house, f"a{n}") for n in range(3)]
         fine = await add(house, "b", "other")
-        counts = await gateway.deliver(NORMAL, soon(0.5))
+        counts = await gateway.deliver(NORMAL, soon())
         assert counts == {"hold": 3, "sent": 1}
         assert house.state(fine) == "sent"
         house.rings.clear()
         write(root, GOOD)
         await until(lambda: NORMAL in house.rings)
-        assert await gateway.deliver(NORMAL, soon(0.5)) == {"sent": 3}
+        assert await gateway.deliver(NORMAL, soon()) == {"sent": 3}
     assert [house.kinds(id_)[-2:] for id_ in waiting] == [["queued", "sent"]] * 3
     acts = house.journal.all("SELECT who, verb, reason, count FROM actions")
     assert [tuple(act) for act in acts] == [
@@ -91,7 +91,7 @@ async def test_a_worker_that_starts_finds_what_was_mended_meanwhile(
     async with ScriptedRelay() as relay:
         gateway = await small_house.open({"main": relay}, templates={"path": [str(root)]})
         id_ = await add(small_house, "a")
-        await gateway.deliver(NORMAL, soon(0.3))
+        await gateway.deliver(NORMAL, soon())
         assert small_house.journal.row(id_).error_class == "template_missing"
         await gateway.stop(1)
         small_house.gone(gateway)
@@ -99,7 +99,7 @@ async def test_a_worker_that_starts_finds_what_was_mended_meanwhile(
         small_house.rings.clear()
         gateway = await small_house.open({"main": relay}, templates={"path": [str(root)]})
         await until(lambda: NORMAL in small_house.rings)
-        assert await gateway.deliver(NORMAL, soon(0.5)) == {"sent": 1}
+        assert await gateway.deliver(NORMAL, soon()) == {"sent": 1}
 
 
 async def test_a_template_that_breaks_while_mail_flows_and_what_only_data_breaks(
@@ -111,7 +111,7 @@ async def test_a_template_that_breaks_while_mail_flows_and_what_only_data_breaks
     async with ScriptedRelay() as relay:
         gateway = await small_house.open({"main": relay}, templates={"path": [str(root)]})
         wrong = await add(small_house, "wrong", rare="yes")
-        assert await gateway.deliver(NORMAL, soon(0.3)) == {"hold": 1}
+        assert await gateway.deliver(NORMAL, soon()) == {"hold": 1}
         await asyncio.sleep(0.5)
         for _ in range(10):
             await gateway.deliver(NORMAL, soon(0.15))
@@ -120,10 +120,10 @@ async def test_a_template_that_breaks_while_mail_flows_and_what_only_data_breaks
         write(root, "{% if %}")
         await until(lambda: gateway._shelf.catalogue.check_data("greeting", {"x": 1}) == [])
         id_ = await add(small_house, "a")
-        await gateway.deliver(NORMAL, soon(0.3))
+        await gateway.deliver(NORMAL, soon())
         assert small_house.state(id_) == "held"
         write(root, GOOD)
         await until(lambda: not gateway._shelf.catalogue.check_data("greeting", {"name": "A"}))
         await until(lambda: small_house.state(wrong) == "queued", 3)
-        await gateway.deliver(NORMAL, soon(0.5))
+        await gateway.deliver(NORMAL, soon())
         assert small_house.state(id_) == small_house.state(wrong) == "sent"

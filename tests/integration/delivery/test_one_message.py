@@ -43,7 +43,7 @@ async def test_with_all_relays_down_it_waits_and_begins_with_the_first_again(
     ):
         gateway = await house.open({"one": one, "two": two})
         [id_] = await house.add("a@example.org", route=("one", "two"))
-        await gateway.deliver(NORMAL, soon(0.5))
+        await gateway.deliver(NORMAL, soon())
         row = house.journal.one(
             "SELECT r.state, r.due_at, b.route FROM recipients r JOIN buckets b"
             " ON b.id = r.bucket_id WHERE r.id = :id",
@@ -100,7 +100,7 @@ async def test_a_shared_message_is_one_transaction_each_and_the_same_mail_for_al
             {"main": relay}, relays={"main": {"max_connections": 1}}, worker={"conversations": 1}
         )
         ids = await house.add("a@example.org", "b@example.org", "c@example.org", kind="to")
-        counts = await gateway.deliver(NORMAL, soon(0.4))
+        counts = await gateway.deliver(NORMAL, soon())
         assert counts == {"sent": 2, "defer": 1}
         assert sorted(house.state(i) for i in ids) == ["deferred", "sent", "sent"]
         await asyncio.sleep(0.3)
@@ -208,7 +208,7 @@ async def test_what_would_expire_before_its_next_attempt_expires_now(house: Hous
         )
         now = house.journal.database.now()
         [id_] = await house.add("a@example.org", expires_at=now + 30_000)
-        await gateway.deliver(NORMAL, soon(0.5))
+        await gateway.deliver(NORMAL, soon())
         assert house.kinds(id_) == ["expired"]
         assert house.attempts(id_) == ["defer"]
 
@@ -331,7 +331,7 @@ async def test_a_throttled_recipient_waits_or_is_dropped(house: House, on_limit:
             *await house.add("A@example.org", key="two"),
             *await house.add("b@example.org", key="three"),
         ]
-        counts = await gateway.deliver(NORMAL, soon(0.5))
+        counts = await gateway.deliver(NORMAL, soon())
         assert counts == {"sent": 2, "throttled" if on_limit == "drop" else "waiting": 1}
         assert house.state(ids[2]) == "sent"
         later = {"drop": "throttled", "defer": "queued"}[on_limit]
