@@ -26,6 +26,10 @@ from mailgate.model.state import Lane
 _WAIT = 1.0
 #: Tries to reach a journal that is away: first and longest wait (seconds).
 _AGAIN = (0.2, 1.0)
+#: A batch this long (deliveries) or this large (bytes) is worth its transaction.
+_WORTH = 100, 2**20
+#: After one that is not, a door rests so many times as long as it took, at most so long (s).
+_REST, _LONGEST_REST = 3.0, 0.1
 
 _log = logging.getLogger("mailgate.intake")
 
@@ -70,7 +74,13 @@ async def _pump(
     # Rows that are known for a redelivery until the broker knows what was acknowledged.
     unsure: list[int] = []
     session: int | None = None
+    pause = 0.0
     while not stop.is_set():
+        if pause:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await stop.wait()
+        pause = 0.0
         try:
             deliveries = await _received(door, batch, stop)
         except DoorClosed:
@@ -92,7 +102,9 @@ async def _pump(
         # Nobody need wait for the broker to hear that it may forget them.
         for lane in stored.lanes:
             ring(lane)
-        _count(tally, stored, time.monotonic() - begun)
+        taken = time.monotonic() - begun
+        pause = rest(len(deliveries), sum(len(d.body) for d in deliveries), taken)
+        _count(tally, stored, taken)
         failpoints.hit("intake.before_ack")
         acknowledged = await door.done(deliveries)
         failpoints.hit("intake.after_ack")
@@ -115,6 +127,20 @@ async def _pump(
         elif acknowledged and stored.unacked:
             await _stored(accept, (), [*unsure, *stored.unacked], stop, tally)
             unsure = []
+
+
+def rest(number: int, size: int, seconds: float) -> float:
+    """How long (s) a door lets more come together, after ``number`` deliveries of ``size``
+    bytes that took ``seconds`` to write.
+
+    A transaction costs as much as some twenty messages in it. Who comes alone is never waited
+    for; where several come during one write, there will be more: the slower the journal, as
+    when ten intakes share it, the longer it is worth to gather. (PostgreSQL's
+    ``commit_delay`` and ``commit_siblings`` are the same thought.)
+    """
+    if number < 2 or number >= _WORTH[0] or size >= _WORTH[1]:
+        return 0.0
+    return min(_LONGEST_REST, _REST * seconds)
 
 
 async def _received(door: Door, batch: int, stop: asyncio.Event) -> Sequence[Delivery]:
