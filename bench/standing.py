@@ -126,6 +126,8 @@ def _poured(
         seconds = sink.wait(WARM + messages, PATIENCE) - begun
         side.check(WARM + messages)
         spent += sum(machine.cpu(part._process.pid) for part in parts.values())
+    except TimeoutError as error:
+        raise TimeoutError(f"{error}; the journal says {side.states()}") from None
     finally:
         side.stop()
         sink.stop()
