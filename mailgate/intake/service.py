@@ -26,8 +26,9 @@ from mailgate.model.state import Lane
 _WAIT = 1.0
 #: Tries to reach a journal that is away: first and longest wait (seconds).
 _AGAIN = (0.2, 1.0)
-#: A batch this long (deliveries) or this large (bytes) is worth its transaction.
-_WORTH = 100, 2**20
+#: A batch this long (deliveries) or this large (bytes) is worth its transaction. No door is
+#: filled by fewer bytes: half of the least ``intake.batch_bytes``.
+_WORTH = 100, 2**19
 #: After one that is not, a door rests so many times as long as it took, at most so long (s).
 _REST, _LONGEST_REST = 3.0, 0.1
 
@@ -74,13 +75,7 @@ async def _pump(
     # Rows that are known for a redelivery until the broker knows what was acknowledged.
     unsure: list[int] = []
     session: int | None = None
-    pause = 0.0
     while not stop.is_set():
-        if pause:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await stop.wait()
-        pause = 0.0
         try:
             deliveries = await _received(door, batch, stop)
         except DoorClosed:
@@ -103,7 +98,6 @@ async def _pump(
         for lane in stored.lanes:
             ring(lane)
         taken = time.monotonic() - begun
-        pause = rest(len(deliveries), sum(len(d.body) for d in deliveries), taken)
         _count(tally, stored, taken)
         failpoints.hit("intake.before_ack")
         acknowledged = await door.done(deliveries)
@@ -127,20 +121,34 @@ async def _pump(
         elif acknowledged and stored.unacked:
             await _stored(accept, (), [*unsure, *stored.unacked], stop, tally)
             unsure = []
+        if pause := rest(deliveries, batch, taken):
+            await _stopped(stop, pause)
 
 
-def rest(number: int, size: int, seconds: float) -> float:
-    """How long (s) a door lets more come together, after ``number`` deliveries of ``size``
-    bytes that took ``seconds`` to write.
+def rest(deliveries: Sequence[Delivery], batch: int, seconds: float) -> float:
+    """How long (s) a door lets more come together, after these took ``seconds`` to write.
+
+    Not at all after a full one (``batch`` deliveries, or as many bytes as a door gives), nor
+    while what others left behind comes, a few at a time: there is more already.
 
     A transaction costs as much as some twenty messages in it. Who comes alone is never waited
     for; where several come during one write, there will be more: the slower the journal, as
     when ten intakes share it, the longer it is worth to gather. (PostgreSQL's
     ``commit_delay`` and ``commit_siblings`` are the same thought.)
     """
-    if number < 2 or number >= _WORTH[0] or size >= _WORTH[1]:
+    enough, large = min(batch, _WORTH[0]), _WORTH[1]
+    if not 1 < len(deliveries) < enough or sum(len(d.body) for d in deliveries) >= large:
+        return 0.0
+    if any(d.redelivered for d in deliveries):
         return 0.0
     return min(_LONGEST_REST, _REST * seconds)
+
+
+async def _stopped(stop: asyncio.Event, seconds: float) -> None:
+    """Until it is time to stop, or so long."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stop.wait()
 
 
 async def _received(door: Door, batch: int, stop: asyncio.Event) -> Sequence[Delivery]:
@@ -173,9 +181,7 @@ async def _stored(
                 _log.error("the journal is away: intake waits", extra={"error": str(error)})
             away = True
             tally.set(families.INTAKE_AWAY, (), 1)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await stop.wait()
+            await _stopped(stop, wait)
             if stop.is_set():
                 return None
             wait = min(wait * 2, _AGAIN[1])

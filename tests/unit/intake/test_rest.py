@@ -9,15 +9,21 @@ from typing import cast
 
 import pytest
 
+from mailgate.config.shape import Intake
 from mailgate.intake.accept import Accept
 from mailgate.intake.door import Delivery
 from mailgate.intake.service import rest, serve
 from mailgate.journal.arrivals import Stored
 
 
-def delivery(number: int) -> Delivery:
+def delivery(number: int, size: int = 2, *, again: bool = False) -> Delivery:
     return Delivery(
-        body=b"{}", source="test", identity=str(number), redelivered=False, refusal=None, handle=0
+        body=b"{" * size,
+        source="test",
+        identity=str(number),
+        redelivered=again,
+        refusal=None,
+        handle=0,
     )
 
 
@@ -25,18 +31,35 @@ def delivery(number: int) -> Delivery:
     ("number", "size", "seconds", "rests"),
     [
         (1, 1000, 0.01, 0.0),
-        (2, 2000, 0.01, 0.03),
-        (99, 99_000, 0.02, 0.06),
-        (99, 99_000, 5.0, 0.1),
-        (100, 100_000, 0.02, 0.0),
-        (4, 2**20, 0.02, 0.0),
+        (2, 1000, 0.01, 0.03),
+        (99, 1000, 0.02, 0.06),
+        (99, 1000, 5.0, 0.1),
+        (100, 1000, 0.02, 0.0),
+        (3, 2**18, 0.02, 0.0),
     ],
     ids=["alone", "two", "many", "at most", "enough of them", "large ones"],
 )
 def test_a_door_rests_where_more_will_come_together(
     number: int, size: int, seconds: float, rests: float
 ) -> None:
-    assert rest(number, size, seconds) == pytest.approx(rests)
+    batch = [delivery(n, size) for n in range(number)]
+    assert rest(batch, 500, seconds) == pytest.approx(rests)
+
+
+def test_a_full_batch_is_followed_at_once_however_small_it_may_be() -> None:
+    assert rest([delivery(n) for n in range(10)], 10, 0.02) == 0.0
+    assert rest([delivery(n) for n in range(9)], 10, 0.02) > 0.0
+
+
+def test_what_others_left_behind_comes_without_a_rest() -> None:
+    """A stream gives it by fours."""
+    assert rest([delivery(n, again=n == 3) for n in range(4)], 500, 0.02) == 0.0
+
+
+def test_the_least_that_fills_a_door_by_bytes_is_not_rested_after() -> None:
+    """An AMQP door gives half of ``intake.batch_bytes`` at once, a Redis door all of it."""
+    [least] = [m.ge for m in Intake.model_fields["batch_bytes"].metadata if hasattr(m, "ge")]
+    assert rest([delivery(n, least // 4) for n in range(2)], 500, 0.02) == 0.0
 
 
 class Pond:
