@@ -443,6 +443,8 @@ def preload(config: Config) -> None:
 
     Opens no connection and starts no thread. What cannot be read is for the gateway to say.
     """
+    import mailgate.render.compiling
+
     outlet(config)
     if limiter_url(config) != "journal":
         import mailgate.limits.redis  # noqa: F401

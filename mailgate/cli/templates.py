@@ -33,7 +33,7 @@ def _catalogue() -> Catalogue:
 def list_templates(as_json: JsonOption = False) -> None:
     """Every template with its languages; a broken one with its error."""
     from mailgate.cli.tables import show_items
-    from mailgate.render.template import Broken
+    from mailgate.render.errors import Broken
 
     catalogue = _catalogue()
     items: list[dict[str, Any]] = []
@@ -108,9 +108,8 @@ def render(
     ] = None,
 ) -> None:
     """Render a template as it would be sent, on standard output or into a folder."""
-    from mailgate.render.errors import RenderError
+    from mailgate.render.errors import Broken, RenderError
     from mailgate.render.renderer import Renderer
-    from mailgate.render.template import Broken
 
     catalogue = _catalogue()
     found = catalogue.get(name)

@@ -37,7 +37,7 @@ from mailgate.operations import verdicts
 from mailgate.operations.verdicts import Finding, Level, fault, good, warn
 from mailgate.render.catalogue import Catalogue, built_in_root
 from mailgate.render.dkim_keys import read_keys
-from mailgate.render.template import Broken
+from mailgate.render.errors import Broken
 from mailgate.smtp.check import look as look_at_relay
 
 #: Seconds that one check may take.

@@ -19,8 +19,8 @@ from mailgate.journal.search import held_for
 from mailgate.journal.surgery import Act
 from mailgate.model.state import Lane, State
 from mailgate.operations.resend import How, move_all
+from mailgate.render.errors import Broken
 from mailgate.render.shelf import Shelf
-from mailgate.render.template import Template
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +81,8 @@ class Release:
         now = self._database.now()
         count = 0
         for name in self._database.read_now(lambda c: held_for(c, CLASSES)):
-            if isinstance(self._shelf.catalogue.get(name), Template):
+            found = self._shelf.catalogue.get(name)
+            if found is not None and not isinstance(found, Broken):
                 count += sum(self._one(name, kind) for kind in CLASSES)
         self._looks = [at for at in self._looks if at > now]
         if count:

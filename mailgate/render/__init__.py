@@ -1,9 +1,9 @@
 """Rendering: a letter becomes the bytes of a mail.
 
 Owns jinja2, premailer, lxml and MIME. Never sends, never stores, never reads
-the clock. The way of a letter: ``catalogue`` finds the template, ``sandbox``
-runs it, ``skeleton`` (or ``inline``) puts the styles in place, ``text`` makes
-the other half, ``mime`` writes the bytes.
+the clock. The way of a letter: ``catalogue`` finds the template (``compiling`` made it
+of its files), ``sandbox`` runs it, ``skeleton`` (or ``inline``) puts the styles in place,
+``text`` makes the other half, ``mime`` writes the bytes.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mailgate.render.catalogue import Catalogue, built_in_root
-from mailgate.render.errors import Fault, RenderError, RenderKind
-from mailgate.render.template import Broken, Template
+from mailgate.render.errors import Broken, Fault, RenderError, RenderKind
 
 if TYPE_CHECKING:
     from mailgate.render.renderer import Parts, Renderer
+    from mailgate.render.template import Template
 
 __all__ = [
     "Broken",
@@ -31,8 +31,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """``Parts`` and ``Renderer`` when asked for: who only checks data needs no premailer."""
-    if name in ("Parts", "Renderer"):
+    """The rest when asked for: who only checks data needs neither Jinja nor premailer."""
+    if name in ("Parts", "Renderer", "Template"):
         from mailgate.render import renderer
 
         return getattr(renderer, name)

@@ -12,31 +12,24 @@ from __future__ import annotations
 import functools
 import re
 import threading
-import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jsonschema_rs
 
 import mailgate
-from mailgate.model.address import Address
-from mailgate.render.errors import Fault, RenderError, TemplateFault
-from mailgate.render.sandbox import produce
-from mailgate.render.schema import read_json, read_schema
-from mailgate.render.sources import Reader, Root, Source, read, readable, shared_files
-from mailgate.render.template import RESERVED, Broken, Manifest, Template, Variant
+from mailgate.render.errors import Broken, Fault, TemplateFault
+from mailgate.render.files import Root, read, readable, shared_files
+from mailgate.render.schema import read_schema
 from mailgate.render.theme import read_theme
 
+if TYPE_CHECKING:
+    from mailgate.render.template import Template
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-_LOCALE = re.compile(r"[a-z]{2,3}(?:-[A-Z][a-z]{3})?(?:-(?:[A-Z]{2}|\d{3}))?")
-_MANIFEST_KEYS = {
-    "name": str, "version": int, "description": str, "category": str,
-    "default_locale": str, "text": str, "theme": str, "max_bytes": int,
-}  # fmt: skip
 
 _COMPILING = threading.RLock()
 
@@ -175,8 +168,11 @@ class Unread:
         return validator is not None and validator.is_valid(dict(data))
 
     def template(self) -> Template | Broken:
+        # Here and not above: who only checks data, as intake does, needs no Jinja.
+        from mailgate.render.compiling import compiled
+
         try:
-            return _compile(self)
+            return compiled(self.name, self.root, self.own, self.fixtures, self.default_locale)
         except TemplateFault as error:
             return Broken(self.name, str(error))
 
@@ -193,119 +189,5 @@ def _read(folder: Path, root: Root, default_locale: str) -> Unread:
     return Unread(name, root, own, fixtures, default_locale)
 
 
-def _compile(unread: Unread) -> Template:
-    name, own = unread.name, unread.own
-    manifest = _manifest(name, own, unread.default_locale)
-    schema, validator = read_schema(own)
-    reader = unread.root.reader(manifest.theme)
-    for file, source in own.items():
-        reader.sources[f"{name}/{file}"] = source
-    known = set(schema["properties"]) | RESERVED
-    variants, used = {}, {f"{name}/template.toml", f"{name}/context.schema.json"}
-    for locale in sorted(f.removesuffix(".html") for f in own if f.endswith(".html")):
-        variants[locale], sources = _variant(reader, locale, manifest, own, known)
-        used |= sources
-    if manifest.default_locale not in variants:
-        raise TemplateFault(f"there is no {manifest.default_locale}.html for the default locale")
-    fixtures = {
-        file.removesuffix(".json"): read_json(file, text) for file, text in unread.fixtures.items()
-    }
-    digest = blake2b(digest_size=16)
-    for key in sorted(used):
-        digest.update(f"{key}\0{reader.sources[key]}\0".encode())
-    digest.update(reader.theme.source.encode())
-    template = Template(
-        manifest, reader.theme, schema, validator, variants, fixtures, digest.hexdigest()
-    )
-    _try(template)
-    return template
-
-
 def _is_beside(path: Path) -> bool:
     return path.name.startswith(".") or path.name == "fixtures" or path.suffix == ".md"
-
-
-def _manifest(name: str, own: Mapping[str, str], default_locale: str) -> Manifest:
-    if "template.toml" not in own:
-        raise TemplateFault("there is no template.toml")
-    try:
-        given = tomllib.loads(own["template.toml"])
-    except tomllib.TOMLDecodeError as error:
-        raise TemplateFault(f"template.toml: {error}") from None
-    for key, value in given.items():
-        wanted = _MANIFEST_KEYS.get(key)
-        if wanted is None:
-            raise TemplateFault(f"template.toml: unknown key {key}")
-        if type(value) is not wanted:
-            raise TemplateFault(f"template.toml: {key} is not {wanted.__name__}")
-    if given.get("name", name) != name:
-        raise TemplateFault(f"template.toml: name is {given['name']!r}, the folder is {name!r}")
-    text = given.get("text", "derived")
-    if text not in ("authored", "derived"):
-        raise TemplateFault("template.toml: text is 'authored' or 'derived'")
-    return Manifest(
-        name=name,
-        version=given.get("version", 1),
-        description=given.get("description", ""),
-        category=given.get("category", "transactional"),
-        default_locale=given.get("default_locale", default_locale),
-        text=text,
-        theme=given.get("theme", "default"),
-        max_bytes=given.get("max_bytes", 200_000),
-    )
-
-
-def _variant(
-    reader: Reader, locale: str, manifest: Manifest, own: Mapping[str, str], known: set[str]
-) -> tuple[Variant, set[str]]:
-    """One language of a template, and the names of all sources it is made from."""
-    name = manifest.name
-    if not _LOCALE.fullmatch(locale):
-        raise TemplateFault(f"{locale}.html: {locale!r} is no locale such as en or pt-BR")
-    if f"{locale}.subject" not in own:
-        raise TemplateFault(f"there is no {locale}.subject")
-    if "\n" in own[f"{locale}.subject"].strip():
-        raise TemplateFault(f"{locale}.subject: a subject is one line")
-    authored = manifest.text == "authored"
-    if authored != (f"{locale}.txt" in own):
-        raise TemplateFault(
-            f"there is no {locale}.txt, and template.toml says text = 'authored'"
-            if authored
-            else f"{locale}.txt would not be used: template.toml does not say text = 'authored'"
-        )
-    used: dict[str, Source] = {}
-    for kind in ("subject", "html", "txt") if authored else ("subject", "html"):
-        for source, facts in reader.closure(f"{name}/{locale}.{kind}", html=kind == "html").items():
-            unknown = sorted(facts.free - known)
-            if unknown:
-                raise TemplateFault(f"{source}: {', '.join(unknown)} is not in the schema")
-            used[source] = facts
-    html = reader.closure(f"{name}/{locale}.html", html=True)
-    variant = Variant(
-        locale,
-        subject=reader.compiled(f"{name}/{locale}.subject", html=False),
-        html=reader.compiled(f"{name}/{locale}.html", html=True),
-        text=reader.compiled(f"{name}/{locale}.txt", html=False) if authored else None,
-        capturing=any(facts.capturing for facts in html.values()),
-    )
-    return variant, set(used)
-
-
-def _try(template: Template) -> None:
-    """Render every fixture through Jinja, which finds what reading cannot."""
-    sender = Address("sender@example.com", "Example")
-    for key, data in template.fixtures.items():
-        faults = template.faults(data) if isinstance(data, dict) else [Fault("data", "no object")]
-        if faults:
-            raise TemplateFault(f"fixtures/{key}.json: {faults[0].field} {faults[0].rule}")
-        for variant in template.variants.values():
-            context = template.context(data, variant, sender, "https://example.com/u")
-            try:
-                template.subject(variant, context)
-                produce(variant.html, context, None)
-                if variant.text is not None:
-                    produce(variant.text, context, None)
-            except RenderError as error:
-                raise TemplateFault(
-                    f"{variant.locale} with fixtures/{key}.json: {error.message}"
-                ) from None

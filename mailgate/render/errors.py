@@ -47,5 +47,13 @@ class RenderError(Exception):
         return self.kind in ("template_missing", "template_broken")
 
 
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A template that did not load; the others serve. ``error`` is for its author."""
+
+    name: str
+    error: str
+
+
 class TemplateFault(Exception):
     """A template breaks a rule; the message names the file and the rule."""

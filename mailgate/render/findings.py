@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mailgate.render import reading, review
-from mailgate.render.errors import RenderError
+from mailgate.render.errors import Broken, RenderError
 from mailgate.render.renderer import Renderer
-from mailgate.render.template import Broken, Template
+from mailgate.render.template import Template
 
 #: How the errors of ``catalogue`` begin: a file, and perhaps a line.
 _PLACE = re.compile(r"(?P<file>[\w./-]+\.\w+)(?: line (?P<line>\d+))?: (?P<rule>.+)", re.DOTALL)

@@ -22,13 +22,13 @@ from mailgate.render import encode, mime, skeleton, text
 from mailgate.render.budget import joined
 from mailgate.render.catalogue import Catalogue
 from mailgate.render.dkim import Signer
-from mailgate.render.errors import RenderError
+from mailgate.render.errors import Broken, RenderError
 from mailgate.render.filters import URL_SCHEMES
 from mailgate.render.inline import MAX_HTML, InlineError, inline
 from mailgate.render.printing import clean
 from mailgate.render.proof import Proof, same_document
 from mailgate.render.sandbox import produce
-from mailgate.render.template import Broken, Template, Variant
+from mailgate.render.template import Template, Variant
 
 #: A letter's own text or HTML (characters).
 MAX_BODY = 2 * 2**20

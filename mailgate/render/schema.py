@@ -13,9 +13,10 @@ from typing import Any
 import jsonschema_rs
 
 from mailgate.render.errors import TemplateFault
-from mailgate.render.template import RESERVED
 from mailgate.render.theme import PRODUCT_SCHEMA
 
+#: What the gateway itself puts beside a message's data.
+RESERVED = frozenset({"theme", "product", "sender", "unsubscribe", "locale", "dir"})
 #: Schemas that one schema may come to when its references are written out.
 MAX_WRITTEN_OUT = 10_000
 

@@ -13,11 +13,13 @@ import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mailgate.render.catalogue import Catalogue
-from mailgate.render.errors import Fault
-from mailgate.render.template import Broken, Template
+from mailgate.render.errors import Broken, Fault
+
+if TYPE_CHECKING:
+    from mailgate.render.template import Template
 
 _log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
-"""Template sources: read from disk, checked, compiled, each once.
+"""Template sources: checked and compiled, each once.
 
-Owns the reading of files (plain files inside a root, no links, no NUL) and the
-compiled environments. Never decides what a template is: ``catalogue.py`` does.
+Owns the compiled environments. Reads no file (``files.py`` does), and never decides
+what a template is: ``compiling.py`` does.
 """
 
 from __future__ import annotations
@@ -9,61 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import jinja2
 from jinja2 import meta
 
 from mailgate.render import budget, check
 from mailgate.render.errors import RenderError, TemplateFault
+from mailgate.render.files import Root
 from mailgate.render.sandbox import Sandbox
 from mailgate.render.theme import Theme, read_theme
-
-_SHARED = ("_theme", "_layouts", "_components", "_css")
-#: A source of more bytes would make more than mail programs show (Gmail: 102 kB).
-_MAX_FILE = 256 * 1024
-
-
-@contextmanager
-def readable(name: str) -> Iterator[None]:
-    """What may not be read is put aside like any other fault of a template."""
-    try:
-        yield
-    except PermissionError as error:
-        at = Path(error.filename).name if error.filename else name
-        told = at if at == name else f"{name}/{at}"
-        raise TemplateFault(f"{told}: {error.strerror}") from None
-
-
-def read(path: Path) -> str:
-    if path.is_symlink() or not path.is_file():
-        raise TemplateFault(f"{path.name}: not a plain file (symbolic links are refused)")
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise TemplateFault(f"{path.name}: {error.strerror}") from None
-    if len(raw) > _MAX_FILE:
-        raise TemplateFault(f"{path.name}: larger than {_MAX_FILE} bytes")
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError:
-        raise TemplateFault(f"{path.name}: not UTF-8") from None
-    if "\0" in text:
-        raise TemplateFault(f"{path.name}: holds NUL")
-    return text.removeprefix("\ufeff").replace("\r\n", "\n")
-
-
-def shared_files(root: Path) -> dict[str, str]:
-    files = {}
-    for folder in _SHARED:
-        base = root / folder
-        if base.is_symlink():
-            raise TemplateFault(f"{folder}: symbolic links are refused")
-        with readable(folder):
-            for path in sorted(base.iterdir()) if base.is_dir() else ():
-                if not path.name.startswith("."):
-                    files[f"{folder}/{path.name}"] = read(path)
-    return files
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,22 +89,15 @@ def _faults_of(name: str) -> Iterator[None]:
         raise TemplateFault(f"{name}: {error or type(error).__name__}") from None
 
 
-class Root:
-    """The shared files of one root and what is compiled from them.
+def reader_of(root: Root, theme: str) -> Reader:
+    """What reads the sources of ``root`` under ``theme``, the same each time.
 
-    A theme that leaves a token out takes it from ``base``, so that themes written
-    for an older release go on to serve.
+    Raises ``TemplateFault`` when there is no such theme, or it breaks a rule.
     """
-
-    def __init__(self, shared: Mapping[str, str], base: Theme | None = None) -> None:
-        self._shared, self._base = shared, base
-        self._readers: dict[str, Reader] = {}
-
-    def reader(self, theme: str) -> Reader:
-        if theme not in self._readers:
-            file = f"_theme/{theme}.json"
-            if file not in self._shared:
-                raise TemplateFault(f"template.toml: there is no {file}")
-            dress = read_theme(file, self._shared[file], self._base)
-            self._readers[theme] = Reader(self._shared, dress)
-        return self._readers[theme]
+    if theme not in root.readers:
+        file = f"_theme/{theme}.json"
+        if file not in root.shared:
+            raise TemplateFault(f"template.toml: there is no {file}")
+        dress = read_theme(file, root.shared[file], root.base)
+        root.readers[theme] = Reader(root.shared, dress)
+    return root.readers[theme]

@@ -1,7 +1,7 @@
 """One template: its manifest, its schema, its words in each language.
 
 Owns what a template is and how its parts come out of Jinja. Reads no file
-(``catalogue.py`` does) and knows nothing of premailer.
+(``files.py`` does) and knows nothing of premailer.
 """
 
 from __future__ import annotations
@@ -19,9 +19,6 @@ from mailgate.render.budget import joined
 from mailgate.render.errors import Fault, RenderError
 from mailgate.render.sandbox import produce
 from mailgate.render.theme import Theme
-
-#: What the gateway itself puts beside a message's data.
-RESERVED = frozenset({"theme", "product", "sender", "unsubscribe", "locale", "dir"})
 
 _RIGHT_TO_LEFT = frozenset({"ar", "dv", "fa", "he", "ks", "ps", "sd", "ug", "ur", "yi"})
 _SUBJECT_CHARACTERS = 500
@@ -147,14 +144,6 @@ class Template:
         if len(text) > _SUBJECT_CHARACTERS:
             raise RenderError("too_large", f"the subject exceeds {_SUBJECT_CHARACTERS} characters")
         return text.replace("\t", " ")
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """A template that did not load; the others serve. ``error`` is for its author."""
-
-    name: str
-    error: str
 
 
 def _many(data: Mapping[str, Any]) -> bool:

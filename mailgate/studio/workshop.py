@@ -23,11 +23,11 @@ from mailgate.model.ids import Ids, spell
 from mailgate.model.message import Letter, Unsubscribe
 from mailgate.render.catalogue import Catalogue
 from mailgate.render.dkim import Signer
-from mailgate.render.errors import Fault, RenderError
+from mailgate.render.errors import Broken, Fault, RenderError
 from mailgate.render.findings import Finding, broken, findings
 from mailgate.render.renderer import Renderer
 from mailgate.render.shelf import touched
-from mailgate.render.template import Broken, Template
+from mailgate.render.template import Template
 
 #: Who shown mails are from, while no stream says it, and to whom.
 SENDER = Address("sender@example.com", "Example")

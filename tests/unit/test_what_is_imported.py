@@ -15,16 +15,20 @@ NEVER = {"flower", "tornado", "prompt_toolkit", "rich", "alembic", "opentelemetr
 #: Only where the configuration asks for them.
 ELSEWHERE = {"cryptography.hazmat", "sqlalchemy.dialects.postgresql", "psycopg"}
 #: Only in processes that render.
-RENDERING = {"lxml", "premailer", "cssutils", "aiosmtplib"}
+RENDERING = {"lxml", "premailer", "cssutils", "aiosmtplib", "jinja2", "babel"}
 
 INTAKE = """
 from mailgate.intake.accept import Accept
 from mailgate.intake.doors import open_doors
 from mailgate.intake.service import serve
+from mailgate.operations.mending import keep_fresh
+from mailgate.render.catalogue import built_in_root
 from mailgate.render.shelf import Shelf
 from mailgate.worker.doorbell import Doorbell
 from mailgate.worker.probe import broker_answers
 open_doors("{broker}", "mailgate.inbox")
+shelf = Shelf((built_in_root(),))
+assert shelf.check_data("one_time_code", {{"code": "482913", "expires_minutes": 10}}) == []
 """
 WORKER = """
 from mailgate.worker import celery_app, command

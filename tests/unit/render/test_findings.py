@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from mailgate.render.errors import Broken
 from mailgate.render.findings import Finding, broken
-from mailgate.render.template import Broken
 
 
 @pytest.mark.parametrize(

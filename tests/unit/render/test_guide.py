@@ -9,9 +9,9 @@ import pytest
 
 from mailgate.render import Broken, Catalogue, Renderer, Template, built_in_root
 from mailgate.render.budget import WORK
-from mailgate.render.catalogue import _MANIFEST_KEYS
+from mailgate.render.compiling import _MANIFEST_KEYS
 from mailgate.render.filters import FILTERS
-from mailgate.render.template import RESERVED
+from mailgate.render.schema import RESERVED
 
 GUIDE = (Path(__file__).parents[3] / "docs" / "templates.md").read_text("utf-8")
 FILES = dict(re.findall(r"^```\w+ (\S+/\S+)\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL))
