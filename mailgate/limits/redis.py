@@ -27,7 +27,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from importlib import resources
 from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -38,6 +37,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as ServerSilent
 
 from mailgate.config.terms import Rate
+from mailgate.config.urls import for_redis_py, is_sentinel, sentinels
 from mailgate.limits.clock import LOOKS, StoreClock, answers, waits
 from mailgate.limits.memory import Use, remembered
 from mailgate.limits.rules import (
@@ -319,36 +319,15 @@ def clients(url: str) -> list[Redis]:
         "socket_connect_timeout": _PATIENCE,
         "retry": Retry(NoBackoff(), 1, supported_errors=(ServerUnreachable,)),
     }
-    urls = url.split(";")
-    if urlsplit(urls[0]).scheme == "sentinel":
-        return [_behind_sentinels(urls, options)]
-    return [Redis.from_url(_plain(one), **options) for one in urls]
+    if is_sentinel(url):
+        return [_behind_sentinels(url, options)]
+    return [Redis.from_url(for_redis_py(one), **options) for one in url.split(";")]
 
 
-def _plain(url: str) -> str:
-    """redis-py's spelling of a socket's URL."""
-    if not url.startswith("redis+socket://"):
-        return url
-    part = urlsplit(url.replace("redis+socket://", "unix://", 1))
-    query = dict(parse_qsl(part.query))
-    if "virtual_host" in query:
-        query["db"] = query.pop("virtual_host")
-    return part._replace(query=urlencode(query)).geturl()
-
-
-def _behind_sentinels(urls: list[str], options: dict[str, Any]) -> Redis:
-    parts = [urlsplit(one) for one in urls]
-    first = parts[0]
+def _behind_sentinels(url: str, options: dict[str, Any]) -> Redis:
+    nodes, name, rest = sentinels(url)
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
-        [(part.hostname or "localhost", part.port or 26379) for part in parts],
-        sentinel_kwargs=dict(options),
-        **options,
+        nodes, sentinel_kwargs=dict(options), **options
     )
-    query = dict(parse_qsl(first.query))
-    client: Redis = sentinel.master_for(
-        query.get("master_name", "mymaster"),
-        db=int(first.path.strip("/") or 0),
-        username=first.username,
-        password=first.password,
-    )
+    client: Redis = sentinel.master_for(name, **rest)
     return client

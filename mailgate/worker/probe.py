@@ -8,8 +8,6 @@ from __future__ import annotations
 import logging
 import time
 
-from kombu import Connection
-
 from mailgate.worker.broker import broker_settings
 
 _log = logging.getLogger("mailgate.beat")
@@ -22,6 +20,9 @@ _CONNECT = 2.0
 
 def broker_answers(url: str) -> str:
     """ "" when the broker of ``url`` takes a connection, else why not; without the URL."""
+    # Here and not above: most processes that could be asked never are.
+    from kombu import Connection
+
     settings = broker_settings(url, 60.0)
     options = settings.get("broker_transport_options", {})
     connection = Connection(

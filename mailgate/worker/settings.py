@@ -6,13 +6,14 @@ limits in time. Pure: never connects, never reads a file or the environment.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
-from kombu import Exchange, Queue
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mailgate.config.shape import Config
 from mailgate.model.state import Lane
 from mailgate.worker.broker import broker_settings
+
+if TYPE_CHECKING:
+    from kombu import Queue
 
 TASK = "mailgate.deliver"
 #: What beat has a worker do each hour, and for how long at most (seconds).
@@ -78,6 +79,9 @@ def queues() -> tuple[Queue, ...]:
     and one ring a queue is enough: the oldest gives way to the newest. The queues
     are durable since RabbitMQ 4 deprecates shared queues that are not.
     """
+    # Here and not above: who rings over Redis needs nothing of kombu.
+    from kombu import Exchange, Queue
+
     exchange = Exchange("mailgate.rings", type="direct")
     rings = tuple(
         Queue(

@@ -28,8 +28,8 @@ from mailgate.intake.doors import open_doors
 from mailgate.journal import patience
 from mailgate.journal.database import Connection, Database, JournalAway
 from mailgate.model.state import Lane
+from mailgate.worker import amqp_bell, redis_bell
 from mailgate.worker import broker as brokers
-from mailgate.worker import doorbell as bells
 from mailgate.worker.doorbell import Doorbell
 from tests.integration.events.test_outlets import post
 from tests.integration.worker.test_doorbell import waiting
@@ -63,7 +63,8 @@ def broker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     monkeypatch.setattr(client_events, "HEARTBEAT", 1)
     monkeypatch.setattr(client_events, "FAREWELL", 0.3)
     monkeypatch.setattr(client_amqp, "FAREWELL", 0.3)
-    monkeypatch.setattr(bells, "_CONFIRM", 0.5)
+    monkeypatch.setattr(amqp_bell, "_CONFIRM", 0.5)
+    monkeypatch.setattr(redis_bell, "_CONFIRM", 0.5)
     return str(request.getfixturevalue(request.param).url)
 
 

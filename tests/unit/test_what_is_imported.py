@@ -24,9 +24,11 @@ from mailgate.intake.service import serve
 from mailgate.operations.mending import keep_fresh
 from mailgate.render.catalogue import built_in_root
 from mailgate.render.shelf import Shelf
-from mailgate.worker.doorbell import Doorbell
+from mailgate.worker.doorbell import _bell
+from mailgate.config.shape import Config
 from mailgate.worker.probe import broker_answers
 open_doors("{broker}", "mailgate.inbox")
+_bell(Config.model_validate({{"broker": {{"url": "{broker}"}}}}))
 shelf = Shelf((built_in_root(),))
 assert shelf.check_data("one_time_code", {{"code": "482913", "expires_minutes": 10}}) == []
 """
@@ -67,3 +69,5 @@ def test_a_process_imports_only_what_it_uses(code: str, not_needed: set[str], br
     assert found & not_needed == set()
     if broker.startswith("amqp"):
         assert "redis" not in found
+    elif "celery" in not_needed:
+        assert "kombu" not in found

@@ -17,7 +17,8 @@ from kombu import Connection, Producer
 
 from mailgate.config.shape import Config
 from mailgate.model.state import Lane
-from mailgate.worker.doorbell import Doorbell, parcel, ring
+from mailgate.worker.doorbell import Doorbell
+from mailgate.worker.ring import parcel, ring
 from mailgate.worker.settings import queue_name, queues
 from tests.acceptance.stage.proc import children
 from tests.integration.worker.conftest import Site, due, until

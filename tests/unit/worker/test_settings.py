@@ -16,7 +16,7 @@ from mailgate.config.shape import Config
 from mailgate.model.state import Lane
 from mailgate.worker.broker import broker_settings
 from mailgate.worker.celery_app import PlainTask
-from mailgate.worker.doorbell import ring
+from mailgate.worker.ring import ring
 from mailgate.worker.settings import (
     CLEAN,
     TASK,
