@@ -22,7 +22,7 @@ from mailgate.worker.ring import parcel, ring
 from mailgate.worker.settings import queue_name, queues
 from tests.acceptance.stage.proc import children
 from tests.integration.worker.conftest import Site, due, until
-from tests.servers import Valkey
+from tests.servers import Valkey, free_port
 
 Doorbells = Callable[[Config], Doorbell]
 
@@ -80,6 +80,20 @@ def test_a_ring_on_redis_is_what_kombu_would_push(valkey: Valkey) -> None:
     said = json.loads(ours)
     assert said["properties"].keys() == json.loads(pushed)["properties"].keys()
     assert said["headers"]["id"] == said["properties"]["correlation_id"] != "number"
+
+
+def test_a_ring_goes_to_the_server_that_is_there(valkey: Valkey) -> None:
+    url = f"redis://127.0.0.1:{free_port()};{valkey.url}"
+    with Doorbell(Config.model_validate({"broker": {"url": url}})) as doorbell:
+        doorbell.ring(Lane.HIGH)
+        until(lambda: waiting(valkey.url, Lane.HIGH) == 1, "the ring")
+        valkey.kill()
+        doorbell.ring(Lane.BULK)
+        until(lambda: doorbell.unheard, "the silence")
+        valkey.start()
+        doorbell.ring(Lane.BULK)
+        until(lambda: waiting(valkey.url, Lane.BULK) == 1, "the ring after it")
+    assert not doorbell.unheard
 
 
 def test_a_thousand_rings_at_a_busy_worker_leave_no_pile(
