@@ -30,6 +30,8 @@ _KINDS = {
 _POSTGRESQL = ("postgresql+psycopg", "postgresql", "postgres")
 
 _CREDENTIALS = re.compile(r"(?<=://)([^/@\s?#;]*:)?[^/@\s?#;]*@")
+#: Celery also takes the names that Python gives these, in any case; redis-py does not.
+_CERT_REQS = re.compile(r"(?i)([?&]ssl_cert_reqs=)(?:cert_)?(none|optional|required)\b")
 _SECRET_QUERY = re.compile(r"(?i)([?&](?:\w*password\w*|\w*secret\w*|\w*token\w*)=)[^&;\s#]*")
 
 
@@ -48,7 +50,8 @@ def is_sentinel(url: str) -> bool:
 
 
 def for_redis_py(url: str) -> str:
-    """One URL in redis-py's spelling, which differs for sockets."""
+    """One URL in redis-py's spelling, which differs for sockets and ``ssl_cert_reqs``."""
+    url = _CERT_REQS.sub(lambda found: found[1] + found[2].lower(), url)
     part = urlsplit(url)
     if part.scheme != "redis+socket":
         return url
@@ -60,10 +63,12 @@ def for_redis_py(url: str) -> str:
 
 
 def sentinels(url: str) -> tuple[list[tuple[str, int]], str, dict[str, Any]]:
-    """Where the Sentinels are, what they call the master, and how to log in there."""
-    parts = [urlsplit(one) for one in url.split(";")]
+    """Where the Sentinels are, what they call the master, and how to connect to it."""
+    parts = [urlsplit(for_redis_py(one)) for one in url.split(";")]
     first = parts[0]
-    names = [value for key, value in parse_qsl(first.query) if key.startswith("master")]
+    given = [pair for part in parts for pair in parse_qsl(part.query)]
+    names = [value for key, value in given if key.startswith("master")]
+    tls = {key: value for key, value in given if key.startswith("ssl_")}
     return (
         [(part.hostname or "localhost", part.port or 26379) for part in parts],
         names[0] if names else "mymaster",
@@ -71,6 +76,8 @@ def sentinels(url: str) -> tuple[list[tuple[str, int]], str, dict[str, Any]]:
             "db": int(first.path.strip("/") or 0),
             "username": unquote(first.username) if first.username else None,
             "password": unquote(first.password) if first.password else None,
+            # Of the way to the master; Sentinels are asked in clear.
+            **({"ssl": True, **tls} if tls else {}),
         },
     )
 

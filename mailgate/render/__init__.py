@@ -32,7 +32,11 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """The rest when asked for: who only checks data needs neither Jinja nor premailer."""
-    if name in ("Parts", "Renderer", "Template"):
+    if name == "Template":
+        from mailgate.render.template import Template
+
+        return Template
+    if name in ("Parts", "Renderer"):
         from mailgate.render import renderer
 
         return getattr(renderer, name)

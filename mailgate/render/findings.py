@@ -17,7 +17,7 @@ from mailgate.render.errors import Broken, RenderError
 from mailgate.render.renderer import Renderer
 from mailgate.render.template import Template
 
-#: How the errors of ``catalogue`` begin: a file, and perhaps a line.
+#: How the errors of ``compiling`` begin: a file, and perhaps a line.
 _PLACE = re.compile(r"(?P<file>[\w./-]+\.\w+)(?: line (?P<line>\d+))?: (?P<rule>.+)", re.DOTALL)
 #: What Jinja adds to its messages, and the place says already.
 _AGAIN = re.compile(r"\n\s*File \"[^\"]*\", line \d+\s*\Z")

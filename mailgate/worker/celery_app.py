@@ -28,7 +28,7 @@ from mailgate.metrics.board import Board
 from mailgate.model.state import Lane
 from mailgate.worker import chores
 from mailgate.worker.cleaning import clean_up
-from mailgate.worker.doorbell import Doorbell
+from mailgate.worker.doorbell import Doorbell, bell_of
 from mailgate.worker.loop import Bridge, Delivers
 from mailgate.worker.mends import (
     mend_connecting,
@@ -177,6 +177,7 @@ def _prepare_gateway(config: Config) -> None:
     from mailgate.gateway import preload
 
     preload(config)
+    bell_of(config.broker.url or "")
     memory.stays()
 
 

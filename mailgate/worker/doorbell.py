@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -95,6 +96,9 @@ class Doorbell:
                     self._wanted.clear()
                 for lane in lanes:
                     self.unheard = not line.send(lane)
+        except BaseException:
+            self.unheard = True
+            raise
         finally:
             line.hang_up()
 
@@ -103,19 +107,22 @@ class _Line:
     """A bell that says once that nobody hears it, and once that somebody does."""
 
     def __init__(self, config: Config) -> None:
-        self._bell = _bell(config)
+        self._url = config.broker.url or ""
+        self._bell: Bell | None = None
         self._away_since: float | None = None
 
     def send(self, lane: Lane) -> bool:
         """Ring; false when there is no broker, which is logged once."""
-        bell = self._bell
         # A connection that was idle may have been closed by the other side long ago.
-        for old in (True, False) if bell.connected else (False,):
+        for old in (True, False) if self._bell and self._bell.connected else (False,):
             try:
                 failpoints.hit("ring.before")
-                bell.ring(lane)
+                if self._bell is None:
+                    self._bell = bell_of(self._url)(self._url)
+                self._bell.ring(lane)
             except Exception as error:  # noqa: BLE001 - of kombu, py-amqp, redis-py, OS
-                bell.drop()
+                if self._bell is not None:
+                    self._bell.drop()
                 if not old:
                     self._went_away(error)
             else:
@@ -124,7 +131,8 @@ class _Line:
         return False
 
     def hang_up(self) -> None:
-        self._bell.hang_up()
+        if self._bell is not None:
+            self._bell.hang_up()
 
     def _went_away(self, error: Exception) -> None:
         if self._away_since is None:
@@ -142,13 +150,12 @@ class _Line:
             self._away_since = None
 
 
-def _bell(config: Config) -> Bell:
-    """The library of the other broker is megabytes that are not needed."""
-    url = config.broker.url or ""
+def bell_of(url: str) -> Callable[[str], Bell]:
+    """What rings at the broker of ``url``; the library of the other kind is not loaded."""
     if is_redis(url):
         from mailgate.worker.redis_bell import RedisBell
 
-        return RedisBell(url)
+        return RedisBell
     from mailgate.worker.amqp_bell import AmqpBell
 
-    return AmqpBell(url)
+    return AmqpBell

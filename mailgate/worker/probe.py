@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 
+from mailgate.config.urls import is_redis
 from mailgate.worker.broker import broker_settings
 
 _log = logging.getLogger("mailgate.beat")
@@ -20,24 +21,49 @@ _CONNECT = 2.0
 
 def broker_answers(url: str) -> str:
     """ "" when the broker of ``url`` takes a connection, else why not; without the URL."""
-    # Here and not above: most processes that could be asked never are.
+    try:
+        if is_redis(url):
+            _ask_redis(url)
+        else:
+            _ask_rabbitmq(url)
+    except Exception as error:  # noqa: BLE001 - every transport has errors of its own
+        return f"the broker cannot be reached ({type(error).__name__})"
+    return ""
+
+
+# What each needs is imported when it is asked: the other kind's library is megabytes.
+
+
+def _ask_redis(url: str) -> None:
+    from mailgate.worker.redis_bell import clients, hang_up
+
+    found = clients(url, connect=_CONNECT, patience=2 * _CONNECT)
+    for client in found:
+        try:
+            client.ping()
+        except Exception:
+            if client is found[-1]:
+                raise
+        else:
+            return
+        finally:
+            hang_up(client)
+
+
+def _ask_rabbitmq(url: str) -> None:
     from kombu import Connection
 
     settings = broker_settings(url, 60.0)
-    options = settings.get("broker_transport_options", {})
     connection = Connection(
         settings["broker_url"],
         ssl=settings.get("broker_use_ssl", False),
         connect_timeout=_CONNECT,
-        transport_options={**options, "socket_connect_timeout": _CONNECT},
+        transport_options=settings.get("broker_transport_options", {}),
     )
     try:
         connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
-    except Exception as error:  # noqa: BLE001 - every transport has errors of its own
-        return f"the broker cannot be reached ({type(error).__name__})"
     finally:
         connection.release()
-    return ""
 
 
 class Watch:

@@ -13,7 +13,8 @@ from typing import Any
 
 from redis import Redis, Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from mailgate.config.urls import for_redis_py, is_sentinel, sentinels
@@ -24,52 +25,66 @@ from mailgate.worker.settings import queue_name
 #: Seconds for the server to answer to a ring; then its connection is taken for dead.
 _CONFIRM = 5.0
 
-#: Seconds to try for a connection to one host.
-_CONNECT = 1.0
+#: Seconds to try for a connection to one address, as Celery does.
+_CONNECT = 4.0
 
 
 class RedisBell:
-    """A ``doorbell.Bell``; ``url`` may name several servers: the first that takes it has it."""
+    """A ``doorbell.Bell``.
+
+    ``url`` may name several servers. The workers listen to the first that they can connect
+    to, and so rings begin there again with each new connection.
+    """
 
     def __init__(self, url: str) -> None:
-        self._clients = _clients(url)
-        self._connected = False
+        self._clients = clients(url, connect=_CONNECT, patience=_CONFIRM)
+        self._connected: Redis | None = None
 
     @property
     def connected(self) -> bool:
-        return self._connected
+        return self._connected is not None
 
     def ring(self, lane: Lane) -> None:
-        queue = queue_name(lane)
-        said = parcel(lane, str(uuid.uuid4()), ORIGIN, str(uuid.uuid4()))
-        for last in range(len(self._clients) - 1, -1, -1):
-            client = self._clients[0]
+        if self._connected is not None:
+            _push(self._connected, lane)
+            return
+        for client in self._clients:
             try:
-                if client.lpush(queue, said) > 1:
-                    client.ltrim(queue, 0, 0)
-            except (RedisError, OSError):
-                self._clients.append(self._clients.pop(0))
-                if not last:
+                _push(client, lane)
+            except (RedisConnectionError, RedisTimeoutError, OSError):
+                # One that answers, whatever it says, is what the workers listen to.
+                if client is self._clients[-1]:
                     raise
             else:
-                self._connected = True
+                self._connected = client
                 return
 
     def drop(self) -> None:
-        self._connected = False
+        self._connected = None
         for client in self._clients:
-            with contextlib.suppress(RedisError, OSError):
-                client.connection_pool.disconnect()
+            with contextlib.suppress(Exception):
+                hang_up(client)
 
     def hang_up(self) -> None:
         self.drop()
 
 
-def _clients(url: str) -> list[Redis]:
+def _push(client: Redis, lane: Lane) -> None:
+    queue = queue_name(lane)
+    said = parcel(lane, str(uuid.uuid4()), ORIGIN, str(uuid.uuid4()))
+    if client.lpush(queue, said) > 1:
+        client.ltrim(queue, 0, 0)
+
+
+def clients(url: str, *, connect: float, patience: float) -> list[Redis]:
+    """A client for each URL separated by ``;``, one for all when they are Sentinels.
+
+    Nothing is connected yet, and nothing is tried twice. ``connect`` is how long a
+    connection may take, ``patience`` each reply (seconds).
+    """
     options: dict[str, Any] = {
-        "socket_connect_timeout": _CONNECT,
-        "socket_timeout": _CONFIRM,
-        "socket_keepalive": True,
+        "socket_connect_timeout": connect,
+        "socket_timeout": patience,
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
     }
@@ -80,7 +95,15 @@ def _clients(url: str) -> list[Redis]:
     return [_at(for_redis_py(one), options) for one in url.split(";")]
 
 
+def hang_up(client: Redis) -> None:
+    """Close its connections, also those to Sentinels."""
+    client.connection_pool.disconnect()
+    manager = getattr(client.connection_pool, "sentinel_manager", None)
+    for sentinel in manager.sentinels if manager is not None else ():
+        sentinel.connection_pool.disconnect()
+
+
 def _at(url: str, options: dict[str, Any]) -> Redis:
     if url.startswith("unix:"):
-        options = {key: value for key, value in options.items() if key != "socket_keepalive"}
-    return Redis.from_url(url, **options)
+        return Redis.from_url(url, **options)
+    return Redis.from_url(url, socket_keepalive=True, **options)

@@ -1,6 +1,6 @@
 """How a ring is spelled: Celery's message protocol 2, and on Redis kombu's envelope.
 
-Owns both forms, and nothing else. Pure. Imports nothing of Celery, which would be 8 MiB in
+Owns both forms, and nothing else. Imports nothing of Celery, which would be 8 MiB in
 each intake process, nor of kombu: tests hold a ring to what these would send.
 """
 

@@ -24,11 +24,10 @@ from mailgate.intake.service import serve
 from mailgate.operations.mending import keep_fresh
 from mailgate.render.catalogue import built_in_root
 from mailgate.render.shelf import Shelf
-from mailgate.worker.doorbell import _bell
-from mailgate.config.shape import Config
+from mailgate.worker.doorbell import bell_of
 from mailgate.worker.probe import broker_answers
 open_doors("{broker}", "mailgate.inbox")
-_bell(Config.model_validate({{"broker": {{"url": "{broker}"}}}}))
+bell_of("{broker}")
 shelf = Shelf((built_in_root(),))
 assert shelf.check_data("one_time_code", {{"code": "482913", "expires_minutes": 10}}) == []
 """

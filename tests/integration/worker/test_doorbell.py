@@ -10,9 +10,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from kombu import Connection, Producer
 
 from mailgate.config.shape import Config
@@ -94,6 +96,45 @@ def test_a_ring_goes_to_the_server_that_is_there(valkey: Valkey) -> None:
         doorbell.ring(Lane.BULK)
         until(lambda: waiting(valkey.url, Lane.BULK) == 1, "the ring after it")
     assert not doorbell.unheard
+
+
+def test_rings_go_where_the_workers_listen(
+    valkey: Valkey, server_directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """To the first server again with each new connection; one that refuses is not gone."""
+    other = Valkey(server_directory / "other")
+    try:
+        url = f"{valkey.url};{other.url}"
+        with Doorbell(Config.model_validate({"broker": {"url": url}})) as doorbell:
+            valkey.kill()
+            doorbell.ring(Lane.HIGH)
+            until(lambda: waiting(other.url, Lane.HIGH) == 1, "a ring at the second")
+            valkey.start()
+            other.kill()
+            doorbell.ring(Lane.NORMAL)
+            until(lambda: waiting(valkey.url, Lane.NORMAL) == 1, "a ring at the first")
+            other.start()
+            with redis.Redis.from_url(valkey.url) as client:
+                client.config_set("maxmemory-policy", "noeviction")
+                client.config_set("maxmemory", 1)
+                doorbell.ring(Lane.BULK)
+                until(lambda: doorbell.unheard, "the refusal")
+                client.config_set("maxmemory", 0)
+            assert waiting(other.url, Lane.BULK) == 0
+            doorbell.ring(Lane.BULK)
+            until(lambda: waiting(valkey.url, Lane.BULK) == 1, "a ring that is taken")
+        assert "the broker does not take rings (OutOfMemoryError)" in caplog.text
+    finally:
+        other.stop()
+
+
+def test_a_bell_that_cannot_be_made_is_an_unheard_one(caplog: pytest.LogCaptureFixture) -> None:
+    with Doorbell(
+        Config.model_validate({"broker": {"url": "redis://127.0.0.1:1/0?health_check_interval=x"}})
+    ) as doorbell:
+        doorbell.ring(Lane.HIGH)
+        until(lambda: doorbell.unheard, "the silence")
+    assert caplog.text.count("the broker does not take rings") == 1
 
 
 def test_a_thousand_rings_at_a_busy_worker_leave_no_pile(
