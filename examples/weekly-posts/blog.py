@@ -1,7 +1,7 @@
 """The blog's little database: python blog.py [TITLE]
 
-Without a title it makes blog.db with three readers and three posts of this week and the
-last; with one it publishes a post now. Only Python's own library is needed.
+Without a title it makes blog.db with three readers, two posts of just now and one of weeks
+ago; with one it publishes a post now. Only Python's own library is needed.
 """
 
 import sqlite3
@@ -29,6 +29,6 @@ with sqlite3.connect("blog.db") as database:
     else:
         database.executescript(TABLES)
         publish(database, "The old lighthouse", when="-20 days")
-        publish(database, "Nets and knots", "How to mend what the winter tore.", "Ann", "-2 days")
-        publish(database, "A new ferry", "It runs on the hour.", when="-1 day")
+        publish(database, "Nets and knots", "How to mend what the winter tore.", "Ann", "-9 seconds")
+        publish(database, "A new ferry", "It runs on the hour.", when="-5 seconds")
 database.close()
