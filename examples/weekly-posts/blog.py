@@ -29,6 +29,6 @@ with sqlite3.connect("blog.db") as database:
     else:
         database.executescript(TABLES)
         publish(database, "The old lighthouse", when="-20 days")
-        publish(database, "Nets and knots", "How to mend what the winter tore.", "Ann", "-9 seconds")
+        publish(database, "Nets and knots", "How to mend what winter tore.", "Ann", "-9 seconds")
         publish(database, "A new ferry", "It runs on the hour.", when="-5 seconds")
 database.close()
