@@ -20,8 +20,8 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from mailgate import redis_clients
 from mailgate.client.ways import Away, Missing, Shut
-from mailgate.config.urls import for_redis_py, is_sentinel, sentinels
 
 #: Words with which a server says that it cannot now, or that another one can.
 _PASSING = (
@@ -41,26 +41,13 @@ def clients(url: str, timeout: float, module: Any) -> Any:
         "protocol": 2,
         "retry": module.retry.Retry(_no_backoff(), 0),
     }
-    if is_sentinel(url):
-        nodes, name, rest = sentinels(url)
-        found = module.sentinel.Sentinel(nodes, sentinel_kwargs=dict(options), **options)
-        return found.master_for(name, **rest)
-    plain = for_redis_py(url)
-    if not plain.startswith("unix:"):
-        options["socket_keepalive"] = True
-    return module.Redis.from_url(plain, **options)
+    return redis_clients.client(url, module, options)
 
 
 def _no_backoff() -> Any:
     from redis.backoff import NoBackoff
 
     return NoBackoff()
-
-
-def _all(client: Any) -> list[Any]:
-    """A client, and those of the Sentinels that it asks, which it does not close."""
-    manager = getattr(client.connection_pool, "sentinel_manager", None)
-    return [client, *(manager.sentinels if manager is not None else ())]
 
 
 class RedisWay:
@@ -92,13 +79,13 @@ class RedisWay:
             raise explained(error) from error
 
     def close(self) -> None:
-        for one in _all(self._client):
+        for one in redis_clients.everyone(self._client):
             one.close()
 
     async def aclose(self) -> None:
         self.close()
         mine = self._loops.pop(asyncio.get_running_loop(), None)
-        for one in _all(mine) if mine is not None else ():
+        for one in redis_clients.everyone(mine) if mine is not None else ():
             await one.aclose()
 
     def _here(self) -> Any:

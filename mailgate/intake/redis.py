@@ -1,6 +1,6 @@
 """What the doors to Redis share: connections, failover, the heartbeat, closing.
 
-Owns the URLs of Redis and the rule that a command is never tried twice by itself.
+Owns the rule that a command is never tried twice by itself.
 Redis or Valkey 6.2 at least. Never knows a stream or a list: ``redis_stream`` and
 ``redis_list`` do.
 """
@@ -15,15 +15,16 @@ import socket
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
-from redis.asyncio import Redis, Sentinel
+import redis.asyncio
+from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
+from mailgate import redis_clients
 from mailgate.cancellation import heed
-from mailgate.config.urls import for_redis_py, is_sentinel, sentinels
 from mailgate.intake.door import BATCH_BYTES, Backoff, Delivery, DoorClosed, Trouble
 
 #: Seconds after which what nobody holds any more is taken over.
@@ -35,11 +36,9 @@ _log = logging.getLogger(__name__)
 
 
 def clients(url: str) -> list[Redis]:
-    """A client for each URL separated by ``;``, one for all when they are Sentinels.
+    """Those of ``redis_clients.clients``, which connect when first used.
 
-    ``redis://``, ``rediss://``, ``unix://``, ``redis+socket:///path?virtual_host=db``,
-    ``sentinel://host:port/db?master_name=name``. Nothing is connected yet, and nothing
-    is ever tried twice by the client itself: a script that ran may not run again.
+    Nothing is ever tried twice by the client itself: a script that ran may not run again.
     """
     options: dict[str, Any] = {
         "socket_connect_timeout": 5.0,
@@ -47,23 +46,7 @@ def clients(url: str) -> list[Redis]:
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
     }
-    if is_sentinel(url):
-        return [_behind_sentinels(url, options)]
-    return [_at(for_redis_py(one), options) for one in url.split(";")]
-
-
-def _at(url: str, options: dict[str, Any]) -> Redis:
-    if url.startswith("unix:"):
-        return Redis.from_url(url, **options)
-    return Redis.from_url(url, socket_keepalive=True, **options)
-
-
-def _behind_sentinels(url: str, options: dict[str, Any]) -> Redis:
-    nodes, name, rest = sentinels(url)
-    sentinel = Sentinel(  # type: ignore[no-untyped-call]
-        nodes, sentinel_kwargs=dict(options), **options
-    )
-    return cast(Redis, sentinel.master_for(name, **rest))
+    return redis_clients.clients(url, redis.asyncio, options)
 
 
 class RedisDoor(ABC):

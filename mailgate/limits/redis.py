@@ -28,16 +28,16 @@ from contextlib import suppress
 from importlib import resources
 from typing import Any, Final, NamedTuple
 
+import redis.asyncio
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as ServerUnreachable
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as ServerSilent
 
+from mailgate import redis_clients
 from mailgate.config.terms import Rate
-from mailgate.config.urls import for_redis_py, is_sentinel, sentinels
 from mailgate.limits.clock import LOOKS, StoreClock, answers, waits
 from mailgate.limits.memory import Use, remembered
 from mailgate.limits.rules import (
@@ -307,11 +307,7 @@ def understood(reply: Sequence[int], names: Sequence[str]) -> list[Verdict]:
 
 
 def clients(url: str) -> list[Redis]:
-    """A client for each of the URLs in ``url``; one for all of them when they are Sentinels.
-
-    ``redis://``, ``rediss://``, ``redis+socket:///path?virtual_host=db``, ``unix://``,
-    ``sentinel://host:port/db?master_name=name``. Nothing is connected yet.
-    """
+    """Those of ``redis_clients.clients``, which connect when first used."""
     # A connection that the server has closed meanwhile is worth one more try. A reply
     # that does not come is not: the permits may have been given already.
     options: dict[str, Any] = {
@@ -319,15 +315,4 @@ def clients(url: str) -> list[Redis]:
         "socket_connect_timeout": _PATIENCE,
         "retry": Retry(NoBackoff(), 1, supported_errors=(ServerUnreachable,)),
     }
-    if is_sentinel(url):
-        return [_behind_sentinels(url, options)]
-    return [Redis.from_url(for_redis_py(one), **options) for one in url.split(";")]
-
-
-def _behind_sentinels(url: str, options: dict[str, Any]) -> Redis:
-    nodes, name, rest = sentinels(url)
-    sentinel = Sentinel(  # type: ignore[no-untyped-call]
-        nodes, sentinel_kwargs=dict(options), **options
-    )
-    client: Redis = sentinel.master_for(name, **rest)
-    return client
+    return redis_clients.clients(url, redis.asyncio, options)

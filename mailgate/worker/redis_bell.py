@@ -11,13 +11,14 @@ import contextlib
 import uuid
 from typing import Any
 
-from redis import Redis, Sentinel
+import redis
+from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from mailgate.config.urls import for_redis_py, is_sentinel, sentinels
+from mailgate import redis_clients
 from mailgate.model.state import Lane
 from mailgate.worker.ring import ORIGIN, parcel
 from mailgate.worker.settings import queue_name
@@ -77,10 +78,9 @@ def _push(client: Redis, lane: Lane) -> None:
 
 
 def clients(url: str, *, connect: float, patience: float) -> list[Redis]:
-    """A client for each URL separated by ``;``, one for all when they are Sentinels.
+    """``redis_clients.clients`` that try nothing twice.
 
-    Nothing is connected yet, and nothing is tried twice. ``connect`` is how long a
-    connection may take, ``patience`` each reply (seconds).
+    ``connect`` is how long a connection may take, ``patience`` each reply (seconds).
     """
     options: dict[str, Any] = {
         "socket_connect_timeout": connect,
@@ -88,22 +88,10 @@ def clients(url: str, *, connect: float, patience: float) -> list[Redis]:
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
     }
-    if is_sentinel(url):
-        nodes, name, rest = sentinels(url)
-        found = Sentinel(nodes, sentinel_kwargs=dict(options), **options)  # type: ignore[no-untyped-call]
-        return [found.master_for(name, **rest)]  # type: ignore[no-untyped-call]
-    return [_at(for_redis_py(one), options) for one in url.split(";")]
+    return redis_clients.clients(url, redis, options)
 
 
 def hang_up(client: Redis) -> None:
     """Close its connections, also those to Sentinels."""
-    client.connection_pool.disconnect()
-    manager = getattr(client.connection_pool, "sentinel_manager", None)
-    for sentinel in manager.sentinels if manager is not None else ():
-        sentinel.connection_pool.disconnect()
-
-
-def _at(url: str, options: dict[str, Any]) -> Redis:
-    if url.startswith("unix:"):
-        return Redis.from_url(url, **options)
-    return Redis.from_url(url, socket_keepalive=True, **options)
+    for one in redis_clients.everyone(client):
+        one.connection_pool.disconnect()

@@ -1,11 +1,13 @@
-"""Where a ring over Redis goes to: what the broker's URL says, spelled for redis-py."""
+"""Where rings, doors, limits and producers go to: what a URL says, spelled for redis-py."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+import redis
 
+from mailgate.client.redis_way import clients as way
 from mailgate.intake.redis import clients as doors
 from mailgate.limits.redis import clients
 from mailgate.worker.redis_bell import clients as rung
@@ -25,11 +27,17 @@ URLS = [
 ]
 
 
-def bell(url: str) -> Any:
+def bell(url: str) -> list[Any]:
     return rung(url, connect=1.0, patience=2.0)
 
 
-@pytest.mark.parametrize("made", [bell, clients, doors], ids=["bell", "limiter", "door"])
+def producer(url: str) -> list[Any]:
+    return [way(url, 2.0, redis)]
+
+
+@pytest.mark.parametrize(
+    "made", [bell, clients, doors, producer], ids=["bell", "limiter", "door", "producer"]
+)
 @pytest.mark.parametrize(("url", "wanted"), URLS)
 def test_a_url_is_read_alike(made: Any, url: str, wanted: dict[str, Any]) -> None:
     [client] = made(url)
