@@ -30,6 +30,8 @@ from mailgate.contract.read import encoding_fault
 from mailgate.intake.amqp_link import PATIENCE, connection, held, read_ahead
 from mailgate.intake.door import BATCH_BYTES, Backoff, Delivery, DoorClosed, Trouble
 
+#: Consumers rank by lot, anew with each connection, so that hardly two are equal.
+_RANKS = 2**31
 #: Most frames read from the socket before the receiver is told; a message is three.
 _FRAMES_AT_ONCE = 1500
 
@@ -41,6 +43,8 @@ class RabbitDoor:
 
     ``url`` may hold several URLs separated by ``;``. ``prefetch`` bounds what is
     unacknowledged, so a batch can be at the journal while the next one arrives.
+    Of several doors at one queue the broker fills one before it turns to the next: ten that
+    share what one can take in would each write batches a tenth as large.
     ``most_bytes`` bounds both together; RabbitMQ knows no such bound, so that the door
     does not read on while so much waits, and the broker waits with the rest.
     ``producer`` is whose own queue it is: it has an exchange of the same name.
@@ -236,7 +240,12 @@ class RabbitDoor:
         channel.basic_qos(0, self._prefetch, False)
         channel._callbacks[spec.Basic.QosOk] = self._answered
         try:
-            channel.basic_consume(self._queue, callback=self._on_message, on_cancel=_cancelled)
+            channel.basic_consume(
+                self._queue,
+                callback=self._on_message,
+                on_cancel=_cancelled,
+                arguments={"x-priority": secrets.randbelow(_RANKS)},
+            )
         except TimeoutError:
             # Known of a node killed within seconds of the queue's declaration.
             raise TimeoutError(

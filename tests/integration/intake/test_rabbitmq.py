@@ -228,6 +228,30 @@ async def test_two_doors_share_without_duplicates(rabbitmq, opened) -> None:
     assert sorted(seen) == list(range(300))
 
 
+async def test_one_of_two_doors_is_filled_before_the_other(rabbitmq, opened, gather) -> None:
+    pair = [await opened(door(rabbitmq, prefetch=10)) for _ in range(2)]
+    await declared(rabbitmq)
+    await both_consume(rabbitmq)
+    for number in range(20):
+        publish(rabbitmq, str(number))
+    await asyncio.sleep(0.3)
+    one, other = sorted(pair, key=lambda d: len(d._arrived), reverse=True)
+    assert [len(d._arrived) for d in (one, other)] == [20, 0]
+    publish(rabbitmq, "20", "21")
+    assert [d.body for d in await gather(other, 2)] == [b"20", b"21"]
+    await one.close()
+    assert {int(d.body) for d in await gather(other, 18)} <= set(range(20))
+
+
+async def both_consume(rabbitmq: Vhost) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            with channel(rabbitmq) as open_:
+                if open_.queue_declare(QUEUE, passive=True).consumer_count == 2:
+                    return
+            await asyncio.sleep(0.05)
+
+
 async def test_no_more_than_the_prefetch_is_held_while_nobody_receives(rabbitmq, opened) -> None:
     consumer = await opened(door(rabbitmq, prefetch=10))
     await declared(rabbitmq)
