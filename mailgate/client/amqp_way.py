@@ -15,11 +15,11 @@ import ssl
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 import amqp
 from amqp.exceptions import AccessRefused, AMQPError, MessageNacked, NotAllowed
 
+from mailgate.amqp_servers import Server
 from mailgate.client.ways import Away, Missing, Shut
 
 #: Connections kept open while nobody publishes.
@@ -29,32 +29,13 @@ THREADS = 8
 #: Seconds that a broker has for its part of a farewell: it may be long gone.
 FAREWELL = 2.0
 
-_VERIFY = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
 _NO_ROUTE = 312  # AMQP 0-9-1 section 1.8.3.3: basic.return
 
 
-def options(url: str, timeout: float) -> dict[str, Any]:
-    """What ``amqp.Connection`` needs to know; ``ssl_*`` are spelled as in Redis URLs.
-
-    Without a path, or with ``/``, the virtual host is ``/``. Certificates are verified
-    unless ``ssl_cert_reqs=none`` says otherwise.
-    """
-    part = urlsplit(url)
-    tls: dict[str, Any] | bool = False
-    if part.scheme == "amqps":
-        query = parse_qsl(part.query)
-        given = {k.removeprefix("ssl_"): v for k, v in query if k.startswith("ssl_")}
-        verify = given.pop("cert_reqs", "required").lower().removeprefix("cert_")
-        tls = {**given, "cert_reqs": _VERIFY[verify]}
-        if verify != "none":
-            tls["server_hostname"] = part.hostname
-    host = part.hostname or "localhost"
+def options(server: Server, timeout: float) -> Server:
+    """What ``amqp.Connection`` needs to know."""
     return {
-        "host": f"{host}:{part.port or (5671 if tls else 5672)}",
-        "userid": unquote(part.username or "guest"),
-        "password": unquote(part.password or "guest"),
-        "virtual_host": unquote(part.path[1:]) or "/",
-        "ssl": tls,
+        **server,
         "connect_timeout": timeout,
         "read_timeout": timeout,
         "write_timeout": timeout,
@@ -99,8 +80,8 @@ class _Line:
 class AmqpWay:
     """Publishes on one RabbitMQ. ``timeout`` (seconds) bounds each step of one try."""
 
-    def __init__(self, url: str, queue: str, *, timeout: float, mandatory: bool) -> None:
-        self._settings = options(url, timeout)
+    def __init__(self, server: Server, queue: str, *, timeout: float, mandatory: bool) -> None:
+        self._settings = options(server, timeout)
         self._queue = queue
         self._timeout = timeout
         self._mandatory = mandatory

@@ -209,11 +209,12 @@ class Client(Commands):
 
         timeout, mandatory = self.timeout, self._mandatory
         if not is_redis(self.url):
+            from mailgate.amqp_servers import servers
             from mailgate.client.amqp_way import AmqpWay
 
             return [
-                AmqpWay(one, self.queue, timeout=timeout, mandatory=mandatory)
-                for one in self.url.split(";")
+                AmqpWay(server, self.queue, timeout=timeout, mandatory=mandatory)
+                for server in servers(self.url)
             ]
         from mailgate.client.redis_way import RedisWay
 

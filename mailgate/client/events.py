@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from mailgate.amqp_servers import Server
 from mailgate.client.ways import Missing
 
 #: Where events go (docs/events.md).
@@ -178,14 +179,14 @@ def _redis_errors() -> Iterator[None]:
 class AmqpListener:
     """Reads what the exchange has for one producer, from a queue of its own."""
 
-    def __init__(self, url: str, producer: str, *, timeout: float, group: str | None) -> None:
+    def __init__(self, server: Server, producer: str, *, timeout: float, group: str | None) -> None:
         import amqp
 
         from mailgate.client.amqp_way import options
 
         self._found: list[Event] = []
         self._kept = group is not None
-        self._connection = amqp.Connection(**options(url, timeout) | {"heartbeat": HEARTBEAT})
+        self._connection = amqp.Connection(**options(server, timeout) | {"heartbeat": HEARTBEAT})
         #: Held while the connection is used.
         self._turn = threading.Lock()
         self._over = threading.Event()
@@ -266,9 +267,13 @@ def listeners(
     from functools import partial
     from itertools import cycle
 
+    from mailgate.amqp_servers import servers
     from mailgate.config.urls import is_redis, is_sentinel
 
     kind: Any = RedisListener if is_redis(url) else AmqpListener
-    urls = [url] if is_sentinel(url) else url.split(";")
-    for one in cycle(urls):
+    if not is_redis(url):
+        each: list[Any] = servers(url)
+    else:
+        each = [url] if is_sentinel(url) else url.split(";")
+    for one in cycle(each):
         yield partial(kind, one, producer, timeout=timeout, group=group)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import amqp
 
+from mailgate.amqp_servers import servers
 from mailgate.contract.event import EXCHANGE
 from mailgate.events.document import Post
 from mailgate.events.frames import frames
@@ -34,7 +35,7 @@ class RabbitOutlet:
     """``url`` may name several brokers, of which the first that answers is used."""
 
     def __init__(self, url: str) -> None:
-        self._urls = deque(url.split(";"))
+        self._servers = deque(servers(url))
         self._link: Any = None
         self._channel: Any = None
         #: The delivery tag of the newest message: they count from 1 in each channel.
@@ -66,7 +67,7 @@ class RabbitOutlet:
             return act()
         except Exception as error:  # py-amqp fails in many ways; all mean: anew
             link, self._link, self._channel = self._link, None, None
-            self._urls.rotate(-1)
+            self._servers.rotate(-1)
             if link is not None:
                 # Without ceremony: the broker may never answer a farewell.
                 with contextlib.suppress(Exception):
@@ -74,9 +75,9 @@ class RabbitOutlet:
             raise OutletAway(f"{type(error).__name__}: {error}") from error
 
     def _connect(self) -> None:
-        self._link = connection(self._urls[0], "mailgate events")
-        self._link.connect()
-        wire = self._link.connection
+        wire: Any = connection(self._servers[0], "mailgate events")
+        self._link = wire
+        wire.connect()
         wire.sock.settimeout(PATIENCE)
         read_ahead(wire)
         channel = wire.channel()
@@ -93,7 +94,7 @@ class RabbitOutlet:
         self._looked = time.monotonic()
 
     def _send(self, posts: Sequence[Post]) -> frozenset[str | None]:
-        wire, first = self._link.connection, self._tag + 1
+        wire, first = self._link, self._tag + 1
         self._tag += len(posts)
         self._waiting, self._nacked = set(range(first, self._tag + 1)), set()
         wire.transport.write(frames(posts, self._channel.channel_id, wire.frame_max))
@@ -122,7 +123,7 @@ class RabbitOutlet:
         return {one for one in self._waiting if one <= tag} if multiple else {tag}
 
     def _listen(self) -> None:
-        wire = self._link.connection
+        wire = self._link
         with contextlib.suppress(TimeoutError):
             while True:
                 wire.drain_events(timeout=0.001)
@@ -132,4 +133,4 @@ class RabbitOutlet:
 
 def _part(link: Any) -> None:
     with contextlib.suppress(Exception):
-        link.release()
+        link.close()

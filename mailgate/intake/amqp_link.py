@@ -1,4 +1,4 @@
-"""A connection to RabbitMQ: its URL, its TLS, and frames that py-amqp stumbles over.
+"""A connection to RabbitMQ: its heartbeats, and frames that py-amqp stumbles over.
 
 Owns what lies below the door: nothing here knows a queue.
 """
@@ -9,10 +9,11 @@ import contextlib
 import ssl
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
-import kombu
+import amqp
 from amqp.method_framing import frame_handler
+
+from mailgate.amqp_servers import LOGIN, Server
 
 #: Seconds; who is silent for two of these is gone, for us as for the broker.
 HEARTBEAT = 15
@@ -22,33 +23,19 @@ CONNECT_TIMEOUT = 5.0
 PATIENCE = 7.0
 #: Bytes asked for at once. What is left of them is copied with each part of a frame.
 _AHEAD = 8192
-_VERIFY = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
 
 
-def connection(url: str, name: str = "mailgate intake") -> kombu.Connection:
-    """A connection to one URL; ``ssl_*`` in the query are spelled as in Redis URLs.
+def connection(server: Server, name: str = "mailgate intake") -> amqp.Connection:
+    """A connection to one of ``amqp_servers.servers``, not opened yet.
 
     ``name`` is what RabbitMQ's pages call it.
     """
-    part = urlsplit(url)
-    query = parse_qsl(part.query)
-    tls: dict[str, Any] | bool = False
-    if part.scheme == "amqps":
-        given = {k.removeprefix("ssl_"): v for k, v in query if k.startswith("ssl_")}
-        verify = given.pop("cert_reqs", "required").lower().removeprefix("cert_")
-        tls = {**given, "cert_reqs": _VERIFY[verify]}
-        if verify != "none":
-            tls["server_hostname"] = part.hostname
-    rest = urlencode([(k, v) for k, v in query if not k.startswith("ssl_")])
-    return kombu.Connection(
-        part._replace(query=rest).geturl(),
-        ssl=tls,
+    return amqp.Connection(
+        **LOGIN | server,
         heartbeat=HEARTBEAT,
         connect_timeout=CONNECT_TIMEOUT,
-        transport_options={
-            "frame_handler": _lenient,
-            "client_properties": {"connection_name": name},
-        },
+        frame_handler=_lenient,
+        client_properties={"connection_name": name},
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mailgate.amqp_servers import servers
 from mailgate.config.urls import is_redis
 from mailgate.intake.amqp_link import connection
 from mailgate.intake.redis import clients
@@ -71,7 +72,7 @@ def _depth(key: str, value: Any) -> Depth:
 
 def _asked_amqp(url: str, queues: Sequence[str]) -> list[Depth]:
     faults = []
-    for one in url.split(";"):
+    for one in servers(url):
         link = connection(one)
         link.connect_timeout = PATIENCE
         try:
@@ -81,7 +82,7 @@ def _asked_amqp(url: str, queues: Sequence[str]) -> list[Depth]:
             faults.append(type(error).__name__)
         finally:
             with contextlib.suppress(Exception):
-                link.release()
+                link.close()
     return [Depth(queue, None, f"the broker is away ({', '.join(faults)})") for queue in queues]
 
 

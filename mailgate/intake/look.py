@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from mailgate.amqp_servers import servers
 from mailgate.intake.amqp_link import connection
 
 #: How RabbitMQ says by which argument two declarations differ.
@@ -34,7 +35,7 @@ class RabbitLook:
 def look(url: str, queue: str) -> RabbitLook:
     """The first of the URLs joined by ``;`` that answers; raises ``OSError`` when none does."""
     faults: list[str] = []
-    for one in url.split(";"):
+    for one in servers(url):
         link = connection(one)
         try:
             link.connect()
@@ -43,12 +44,12 @@ def look(url: str, queue: str) -> RabbitLook:
             faults.append(str(error) or type(error).__name__)
         finally:
             with contextlib.suppress(Exception):
-                link.release()
+                link.close()
     raise OSError("; ".join(faults))
 
 
 def _asked(link: Any, queue: str, silent: int) -> RabbitLook:
-    version = str(link.connection.server_properties.get("version", ""))
+    version = str(link.server_properties.get("version", ""))
     try:
         ready = link.channel().queue_declare(queue, passive=True).message_count
     except link.channel_errors as error:

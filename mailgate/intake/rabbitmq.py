@@ -26,6 +26,7 @@ from typing import Any, cast
 import amqp
 from amqp import spec
 
+from mailgate.amqp_servers import servers
 from mailgate.contract.read import encoding_fault
 from mailgate.intake.amqp_link import PATIENCE, connection, held, read_ahead
 from mailgate.intake.door import BATCH_BYTES, Backoff, Delivery, DoorClosed, Trouble
@@ -61,7 +62,7 @@ class RabbitDoor:
         trouble: Trouble | None = None,
     ) -> None:
         self._producer = producer
-        self._urls = deque(url.split(";"))
+        self._servers = deque(servers(url))
         self._queue = queue
         self._prefetch = min(65535, 2 * prefetch)
         self._trouble = trouble or _log.warning
@@ -198,7 +199,7 @@ class RabbitDoor:
                 if not away and not self._stopping:
                     self._trouble(f"RabbitMQ intake: {type(error).__name__}: {error}")
                 away = True
-                self._urls.rotate(-1)
+                self._servers.rotate(-1)
                 self._end_session()
                 self._pause(backoff.wait())
             finally:
@@ -214,19 +215,19 @@ class RabbitDoor:
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[Any]:
-        made = connection(self._urls[0])
+        made: Any = connection(self._servers[0])
         try:
             made.connect()
-            made.connection.sock.settimeout(PATIENCE)
-            read_ahead(made.connection)
-            self._start_session(made.connection)
-            yield made.connection
+            made.sock.settimeout(PATIENCE)
+            read_ahead(made)
+            self._start_session(made)
+            yield made
             # A graceful end: nothing new comes, and what is left goes back by itself.
             # With much on its way to us its answer would stand behind all of that.
             if not self._full():
                 if self._channel is not None:
                     self._channel.close()
-                made.release()
+                made.close()
         finally:
             # After trouble without ceremony: the broker may never answer a farewell.
             made.collect()

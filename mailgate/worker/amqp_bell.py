@@ -1,37 +1,40 @@
 """Rings over RabbitMQ.
 
 Owns the connection and the confirmation of each ring. Never asks how long one waits: the
-queue keeps the newest (``settings.queues``).
+queue keeps the newest (``settings.queues``). kombu is not asked: it would be 3 MiB in each
+intake process.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import uuid
 from typing import Any
 
-from kombu import Connection, Producer
+import amqp
 
+from mailgate.amqp_servers import LOGIN, Server, servers
 from mailgate.model.state import Lane
-from mailgate.worker.broker import broker_settings
 from mailgate.worker.ring import ORIGIN, ring
-from mailgate.worker.settings import queue_name, queues
+from mailgate.worker.settings import EXCHANGE, RINGS, queue_name
 
 #: Seconds for the broker to answer to a ring; then its connection is taken for dead.
 _CONFIRM = 5.0
 
-#: Seconds to try for a connection, all hosts of the URL included.
-_CONNECT = 1.0
+#: Seconds to try for a connection to one address, as Celery does.
+_CONNECT = 4.0
 
 
 class AmqpBell:
     """A ``doorbell.Bell``; ``url`` may name several brokers, of which one is connected to."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
-        self._queues = {queue.name: queue for queue in queues()}
-        self._connection: Connection | None = None
-        self._producer: Producer | None = None
+        self._servers = servers(url)
+        self._connection: amqp.Connection | None = None
+        self._channel: Any = None
+        # Queues that are known to be there.
+        self._declared: set[str] = set()
 
     @property
     def connected(self) -> bool:
@@ -40,48 +43,73 @@ class AmqpBell:
     def ring(self, lane: Lane) -> None:
         if self._connection is None:
             self._connect()
-        if self._producer is None:
-            assert self._connection is not None
-            self._producer = Producer(self._connection.default_channel, auto_declare=False)
-        number, queue = str(uuid.uuid4()), queue_name(lane)
-        headers, body = ring(lane, number, ORIGIN)
-        self._producer.publish(
-            body,
-            routing_key=queue,
-            serializer="json",
-            delivery_mode=1,
-            declare=[self._queues[queue]],
-            headers=headers,
-            correlation_id=number,
-            reply_to="",
-            confirm_timeout=_CONFIRM,
+        queue = queue_name(lane)
+        if queue not in self._declared:
+            self._declare(queue)
+        self._channel.basic_publish_confirm(
+            message(lane, str(uuid.uuid4()), ORIGIN), routing_key=queue, confirm_timeout=_CONFIRM
         )
 
     def drop(self) -> None:
-        connection, self._connection, self._producer = self._connection, None, None
+        connection = self._let_go()
         if connection is not None:
             with contextlib.suppress(Exception):
                 connection.collect()
 
     def hang_up(self) -> None:
-        connection, self._connection, self._producer = self._connection, None, None
+        connection = self._let_go()
         if connection is not None:
             with contextlib.suppress(Exception):
-                connection.release()
+                connection.close()
+
+    def _let_go(self) -> amqp.Connection | None:
+        connection, self._connection, self._channel = self._connection, None, None
+        self._declared.clear()
+        return connection
 
     def _connect(self) -> None:
-        # The events of a worker need no confirmation, and nobody would answer heartbeats
-        # here; a dead peer shows as a ring not confirmed.
-        settings = broker_settings(self._url, 0.0)
-        made: Any = Connection(
-            settings["broker_url"],
-            ssl=settings.get("broker_use_ssl", False),
+        for server in self._servers:
+            try:
+                self._open(server)
+            except Exception:  # py-amqp fails in many ways
+                self.drop()
+                if server is self._servers[-1]:
+                    raise
+            else:
+                return
+
+    def _open(self, server: Server) -> None:
+        # No heartbeats, which nobody would answer here; a dead peer shows as a ring not confirmed.
+        connection: Any = amqp.Connection(
+            **LOGIN | server,
             heartbeat=0,
-            connect_timeout=4.0,
-            failover_strategy="round-robin",
-            transport_options={**settings["broker_transport_options"], "confirm_publish": True},
+            connect_timeout=_CONNECT,
+            client_properties={"connection_name": "mailgate rings"},
         )
-        self._connection = made
-        made.ensure_connection(interval_start=0.2, interval_step=0.2, timeout=_CONNECT)
+        self._connection = connection
+        connection.connect()
         # Also for replies that py-amqp itself would wait for without an end.
-        made.connection.sock.settimeout(_CONFIRM)
+        connection.sock.settimeout(_CONFIRM)
+        self._channel = connection.channel()
+
+    def _declare(self, queue: str) -> None:
+        """As a worker does, which may not have been there yet."""
+        self._channel.exchange_declare(EXCHANGE, "direct", durable=True, auto_delete=False)
+        self._channel.queue_declare(queue, durable=True, auto_delete=False, arguments=dict(RINGS))
+        self._channel.queue_bind(queue, EXCHANGE, queue)
+        self._declared.add(queue)
+
+
+def message(lane: Lane, number: str, origin: str) -> amqp.Message:
+    """A ring as Celery would publish it."""
+    headers, body = ring(lane, number, origin)
+    return amqp.Message(
+        json.dumps(body).encode(),
+        application_headers=headers,
+        content_type="application/json",
+        content_encoding="utf-8",
+        delivery_mode=1,
+        priority=0,
+        correlation_id=number,
+        reply_to="",
+    )

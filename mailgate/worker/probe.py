@@ -5,11 +5,13 @@ Owns one short connection of its own. Never publishes or consumes.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
+from typing import Any
 
+from mailgate.amqp_servers import LOGIN, servers
 from mailgate.config.urls import is_redis
-from mailgate.worker.broker import broker_settings
 
 _log = logging.getLogger("mailgate.beat")
 
@@ -51,19 +53,24 @@ def _ask_redis(url: str) -> None:
 
 
 def _ask_rabbitmq(url: str) -> None:
-    from kombu import Connection
+    import amqp
 
-    settings = broker_settings(url, 60.0)
-    connection = Connection(
-        settings["broker_url"],
-        ssl=settings.get("broker_use_ssl", False),
-        connect_timeout=_CONNECT,
-        transport_options=settings.get("broker_transport_options", {}),
-    )
-    try:
-        connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
-    finally:
-        connection.release()
+    found = servers(url)
+    for server in found:
+        connection: Any = amqp.Connection(**LOGIN | server, connect_timeout=_CONNECT)
+        try:
+            connection.connect()
+        except Exception:
+            if server is found[-1]:
+                raise
+        else:
+            # It has answered. RabbitMQ would log a warning without a farewell.
+            with contextlib.suppress(Exception):
+                connection.sock.settimeout(_CONNECT)
+                connection.close()
+            return
+        finally:
+            connection.collect()
 
 
 class Watch:

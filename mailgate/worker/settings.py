@@ -6,6 +6,7 @@ limits in time. Pure: never connects, never reads a file or the environment.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mailgate.config.shape import Config
@@ -25,6 +26,9 @@ FIRE = "mailgate.fire"
 FIRE_SOFT, FIRE_HARD = 90, 100
 #: The queue of what beat has workers do.
 CHORES = "mailgate.chores"
+#: The exchange of all of them, and of a lane's queue its arguments (``queues`` says why).
+EXCHANGE = "mailgate.rings"
+RINGS = MappingProxyType({"x-queue-type": "classic", "x-max-length": 1, "x-overflow": "drop-head"})
 
 #: RabbitMQ closes the channel of a consumer that acknowledges later than this (its
 #: ``consumer_timeout``, 30 minutes by default).
@@ -79,21 +83,17 @@ def queues() -> tuple[Queue, ...]:
     and one ring a queue is enough: the oldest gives way to the newest. The queues
     are durable since RabbitMQ 4 deprecates shared queues that are not.
     """
-    # Here and not above: who rings over Redis needs nothing of kombu.
+    # Here and not above: who only rings needs nothing of kombu.
     from kombu import Exchange, Queue
 
-    exchange = Exchange("mailgate.rings", type="direct")
+    exchange = Exchange(EXCHANGE, type="direct")
     rings = tuple(
         Queue(
             queue_name(lane),
             exchange,
             routing_key=queue_name(lane),
             durable=True,
-            queue_arguments={
-                "x-queue-type": "classic",
-                "x-max-length": 1,
-                "x-overflow": "drop-head",
-            },
+            queue_arguments=dict(RINGS),
         )
         for lane in Lane
     )
@@ -140,7 +140,7 @@ def celery_settings(config: Config) -> dict[str, Any]:
         "task_queues": queues(),
         "task_routes": (route,),
         "task_default_queue": queue_name(Lane.NORMAL),
-        "task_default_exchange": "mailgate.rings",
+        "task_default_exchange": EXCHANGE,
         "task_create_missing_queues": False,
         "task_default_delivery_mode": 1,
         "accept_content": ["json"],

@@ -15,6 +15,7 @@ from typing import Any
 import amqp
 import redis
 
+from mailgate.amqp_servers import servers
 from mailgate.client.amqp_way import options
 from mailgate.contract.event import Event
 
@@ -70,7 +71,7 @@ class Gateway:
                 for one in events:
                     client.xadd("mailgate:events:shop", {"event": json.dumps(one)})
             return
-        with amqp.Connection(**options(self._url, 5)) as link:
+        with amqp.Connection(**options(*servers(self._url), 5)) as link:
             channel = link.channel()
             for one in events:
                 self._to_exchange(channel, one)
@@ -91,7 +92,7 @@ class Gateway:
                         self._take(json.loads(fields[b"message"]), None)
 
     def _amqp(self) -> None:
-        with amqp.Connection(**options(self._url, 5)) as link:
+        with amqp.Connection(**options(*servers(self._url), 5)) as link:
             channel = link.channel()
             channel.exchange_declare("mailgate.events", "topic", durable=True, auto_delete=False)
             channel.queue_declare("mailgate.inbox", durable=True, auto_delete=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 import trustme
 
 from mailgate.client import Client, Message, Refused
-from mailgate.client.amqp_way import options
 from tests.integration.intake.test_tls import behind_tls
 from tests.servers import Daemon, Valkey, Vhost, free_port
 from tests.servers.process import accepts
@@ -87,25 +85,3 @@ def test_a_queue_of_ones_own(valkey: Valkey, rabbitmq: Vhost) -> None:
     rabbitmq.api("PUT", "/api/queues/{vhost}/shop.inbox", {"durable": True})
     with Client(rabbitmq.url, queue="shop.inbox") as client:
         assert client.publish(MESSAGE).where == "shop.inbox"
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("amqp://h", {"host": "h:5672", "virtual_host": "/", "userid": "guest", "ssl": False}),
-        ("amqp://u:p%40ss@h:7/", {"host": "h:7", "password": "p@ss", "virtual_host": "/"}),
-        ("amqp://h/mail", {"virtual_host": "mail"}),
-        ("amqp://h/%2Fmail", {"virtual_host": "/mail"}),
-        ("amqps://h", {"host": "h:5671"}),
-    ],
-)
-def test_what_an_amqp_url_means(url: str, expected: dict[str, object]) -> None:
-    assert options(url, 1.0).items() >= expected.items()
-
-
-def test_certificates_are_verified_unless_the_url_says_otherwise() -> None:
-    assert options("amqps://h", 1.0)["ssl"] == {
-        "cert_reqs": ssl.CERT_REQUIRED,
-        "server_hostname": "h",
-    }
-    assert options("amqps://h?ssl_cert_reqs=none", 1.0)["ssl"] == {"cert_reqs": ssl.CERT_NONE}

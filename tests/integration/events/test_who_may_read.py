@@ -6,12 +6,12 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import amqp
 import pytest
 import redis
 
+from mailgate.amqp_servers import servers
 from mailgate.config.shape import Config
 from mailgate.events.document import Post
 from mailgate.events.publisher import outlet
@@ -49,28 +49,23 @@ def billing(rabbitmq: Vhost) -> Iterator[str]:
     rabbitmq.api("DELETE", f"/api/users/{login}")
 
 
-def channel_of(made: Any) -> Any:
-    made.connect()
-    return made.connection.channel()
-
-
 async def test_a_user_of_rabbitmq_reads_its_own_events_only(rabbitmq: Vhost, billing: str) -> None:
     await tell(rabbitmq.url, "shop")  # the exchange is there now
     queue = "billing.events"
-    with connection(billing) as made:
-        channel = channel_of(made)
+    with connection(*servers(billing)) as made:
+        channel = made.channel()
         channel.queue_declare(queue, durable=True, auto_delete=False)
         channel.queue_bind(queue, "mailgate.events", "billing.#")
         await tell(rabbitmq.url, "shop", "billing")
         message = channel.basic_get(queue)
         assert message.properties["message_id"] == "e-1"
     for key in ("shop.#", "#", "*.sent", "UNKNOWN.parked"):
-        with connection(billing) as made, pytest.raises(amqp.AccessRefused):
-            channel_of(made).queue_bind(queue, "mailgate.events", key)
-    with connection(billing) as made, pytest.raises(amqp.AccessRefused):
-        channel_of(made).queue_declare("shop.events", durable=True, auto_delete=False)
-    with connection(billing) as made:
-        channel = channel_of(made)
+        with connection(*servers(billing)) as made, pytest.raises(amqp.AccessRefused):
+            made.channel().queue_bind(queue, "mailgate.events", key)
+    with connection(*servers(billing)) as made, pytest.raises(amqp.AccessRefused):
+        made.channel().queue_declare("shop.events", durable=True, auto_delete=False)
+    with connection(*servers(billing)) as made:
+        channel = made.channel()
         channel.confirm_select()
         with pytest.raises(amqp.AccessRefused):
             channel.basic_publish_confirm(amqp.Message(b"{}"), "mailgate.events", "billing.sent")

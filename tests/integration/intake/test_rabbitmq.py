@@ -14,6 +14,7 @@ import amqp
 import pytest
 
 from mailgate import memory
+from mailgate.amqp_servers import servers
 from mailgate.intake.amqp_link import connection
 from mailgate.intake.door import DoorClosed
 from mailgate.intake.rabbitmq import RabbitDoor
@@ -28,9 +29,8 @@ def door(rabbitmq: Vhost, **options: Any) -> RabbitDoor:
 
 @contextlib.contextmanager
 def channel(rabbitmq: Vhost) -> Iterator[Any]:
-    with connection(rabbitmq.url) as made:
-        made.connect()
-        yield made.connection.channel()
+    with connection(*servers(rabbitmq.url)) as made:
+        yield made.channel()
 
 
 def publish(rabbitmq: Vhost, *bodies: str | bytes, **properties: Any) -> None:
@@ -364,9 +364,9 @@ async def test_a_closed_door_says_so_also_to_who_is_waiting(rabbitmq, opened) ->
 def test_a_hundred_lost_connections_leave_what_ten_have_left(rabbitmq: Vhost) -> None:
     def lose(count: int) -> int:
         for _ in range(count):
-            made = connection(rabbitmq.url)
+            made = connection(*servers(rabbitmq.url))
             made.connect()
-            made.connection.channel()
+            made.channel()
             made.collect()
         memory.let_go()
         return len(gc.get_objects())

@@ -12,6 +12,7 @@ import amqp
 import pytest
 import trustme
 
+from mailgate.amqp_servers import servers
 from mailgate.intake.amqp_link import connection
 from mailgate.intake.rabbitmq import RabbitDoor
 from mailgate.intake.redis_stream import StreamDoor
@@ -59,9 +60,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[trustme.CA, Pat
 
 async def test_amqps_brings_every_message(rabbitmq: Vhost, opened, gather, authority) -> None:
     ca, ca_file = authority
-    with connection(rabbitmq.url) as made:
-        made.connect()
-        channel = made.connection.channel()
+    with connection(*servers(rabbitmq.url)) as made:
+        channel = made.channel()
         channel.queue_declare("tls", durable=True, auto_delete=False)
         channel.confirm_select()
         for n in range(300):

@@ -12,6 +12,7 @@ import amqp
 import pytest
 import redis
 
+from mailgate.amqp_servers import servers
 from mailgate.intake.amqp_link import connection
 from mailgate.intake.doors import open_doors
 
@@ -28,9 +29,8 @@ def user(rabbitmq: Any, name: str, write: str) -> str:
 
 
 def publish(url: str, exchange: str, key: str = "", **properties: Any) -> None:
-    with connection(url) as made:
-        made.connect()
-        channel = made.connection.channel()
+    with connection(*servers(url)) as made:
+        channel = made.channel()
         channel.confirm_select()
         message = amqp.Message(b"{}", **properties)
         channel.basic_publish_confirm(message, exchange, key, mandatory=True)

@@ -13,18 +13,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import amqp
 import pytest
 import redis
 from kombu import Connection, Producer
 
 from mailgate.config.shape import Config
 from mailgate.model.state import Lane
+from mailgate.worker.amqp_bell import message
 from mailgate.worker.doorbell import Doorbell
 from mailgate.worker.ring import parcel, ring
 from mailgate.worker.settings import queue_name, queues
 from tests.acceptance.stage.proc import children
 from tests.integration.worker.conftest import Site, due, until
-from tests.servers import Valkey, free_port
+from tests.servers import Valkey, Vhost, free_port
 
 Doorbells = Callable[[Config], Doorbell]
 
@@ -82,6 +84,42 @@ def test_a_ring_on_redis_is_what_kombu_would_push(valkey: Valkey) -> None:
     said = json.loads(ours)
     assert said["properties"].keys() == json.loads(pushed)["properties"].keys()
     assert said["headers"]["id"] == said["properties"]["correlation_id"] != "number"
+
+
+def test_a_ring_on_rabbitmq_is_what_kombu_would_publish(rabbitmq: Vhost) -> None:
+    headers, body = ring(Lane.BULK, "number", "me@here")
+    name = queue_name(Lane.BULK)
+    [queue] = [q for q in queues() if q.name == name]
+
+    def taken(channel: Any) -> amqp.Message:
+        until(lambda: channel.queue_declare(name, passive=True).message_count == 1, "the ring")
+        return channel.basic_get(name, no_ack=True)
+
+    # The bell first: what it declares must be what the workers do.
+    with Doorbell(Config.model_validate({"broker": {"url": rabbitmq.url}})) as doorbell:
+        doorbell.ring(Lane.BULK)
+        until(lambda: rabbitmq.depth(name) == 1, "the ring")
+    with Connection(rabbitmq.url) as connection:
+        channel: Any = connection.default_channel
+        assert queue(channel).declare() == name
+        ours = taken(channel)
+        Producer(channel).publish(
+            body,
+            routing_key=name,
+            serializer="json",
+            delivery_mode=1,
+            headers=headers,
+            correlation_id="number",
+            reply_to="",
+        )
+        theirs = taken(channel)
+    sent = message(Lane.BULK, "number", "me@here")
+    assert (sent.body, sent.properties) == (theirs.body.encode(), theirs.properties)
+    assert ours.body == theirs.body
+    assert ours.properties.keys() == theirs.properties.keys()
+    assert ours.properties["application_headers"]["id"] == ours.properties["correlation_id"]
+    bound = rabbitmq.api("GET", f"/api/queues/{{vhost}}/{name}/bindings")
+    assert "mailgate.rings" in {one["source"] for one in bound}
 
 
 def test_a_ring_goes_to_the_server_that_is_there(valkey: Valkey) -> None:
