@@ -161,16 +161,6 @@ class Renderer:
             out.append("the text as it is sent")
         return out
 
-    def warm(self) -> None:
-        """Make the skeletons of every fixture, so that the first messages find them."""
-        for name in self.catalogue.names():
-            found = self.catalogue.get(name)
-            if isinstance(found, Template):
-                for variant in found.variants.values():
-                    for data in found.fixtures.values():
-                        context = found.context(data, variant, _PREVIEW_SENDER, None)
-                        self._plan(found, variant, context, [])
-
     def _find(
         self, name: str, locale: str | None, data: Mapping[str, Any]
     ) -> tuple[Template, Variant]:

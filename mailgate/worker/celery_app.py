@@ -24,6 +24,7 @@ from mailgate import failpoints, memory
 from mailgate.config.embedded import complete
 from mailgate.config.load import load, resolve_password
 from mailgate.config.shape import Config
+from mailgate.config.urls import is_redis
 from mailgate.metrics.board import Board
 from mailgate.model.state import Lane
 from mailgate.worker import chores
@@ -273,7 +274,9 @@ def fire(name: str, at: int) -> dict[str, int]:
 
 @signals.worker_init.connect(weak=False)
 def _mend(sender: Any, **_: Any) -> None:
-    mend_redis_channel()
+    if is_redis(config().broker.url or ""):
+        # With RabbitMQ it would load redis-py for nothing.
+        mend_redis_channel()
     mend_death_signal()
     mend_time_limits()
     mend_late_starts()

@@ -250,19 +250,6 @@ def test_a_bad_header_is_named(renderer: Renderer, letter: Make) -> None:
         renderer.render(sent)
 
 
-def test_warming_makes_every_first_mail_a_hit(built_in: Catalogue) -> None:
-    names = ("notice", "welcome")
-    renderer = Renderer(Catalogue({name: built_in.get(name) for name in names}))  # type: ignore[misc]
-    renderer.warm()
-    assert renderer.stats().differing == 0
-    before = renderer.cache.misses
-    template = built_in.get("notice")
-    assert isinstance(template, Template)
-    for data in template.fixtures.values():
-        renderer.preview("notice", data, "en")
-    assert renderer.cache.misses == before
-
-
 def test_a_locale_never_mixes_languages(renderer_of: Build) -> None:
     renderer = renderer_of(
         "<p>html en</p>",
