@@ -446,6 +446,8 @@ def preload(config: Config) -> None:
     import mailgate.render.compiling
 
     outlet(config)
+    if config.journal.url is not None:
+        Database(config.journal.url).close()
     if limiter_url(config) != "journal":
         import mailgate.limits.redis  # noqa: F401
     with contextlib.suppress(OSError, ConfigError):

@@ -8,6 +8,7 @@ the tables mean, and never runs on the event loop's thread.
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import sqlite3
 import threading
@@ -60,30 +61,7 @@ class Database:
     def __init__(self, url: str, *, hot: bool = True, patience: float | None = None) -> None:
         self.url = sa.make_url(url)
         self.sqlite = self.url.get_backend_name() == "sqlite"
-        connect_args: dict[str, Any]
-        if self.sqlite:
-            connect_args = {"timeout": 30.0, "check_same_thread": False}
-        else:
-            # Here and not above: whoever has SQLite needs no psycopg.
-            from mailgate.journal import patience as waits
-
-            most = patience or (waits.PATIENCE if hot else waits.LONG)
-            planner = " ".join(f"-c {name}=off" for name in (*_HOT * hot, "jit"))
-            options = f"{planner} {waits.options(most)}"
-            connect_args = {"options": options, **waits.arguments(most)}
-        # AUTOCOMMIT: BEGIN and COMMIT are ours, so that SQLite's is BEGIN IMMEDIATE
-        # (a transaction that reads first and then writes fails at once when another
-        # has written, however long the timeout).
-        self._engine = sa.create_engine(
-            self.url,
-            isolation_level="AUTOCOMMIT",
-            connect_args=connect_args,
-            poolclass=sa.pool.NullPool,
-        )
-        if self.sqlite:
-            sa.event.listen(self._engine, "connect", _sqlite_pragmas)
-        else:
-            waits.make_patient(self._engine, most)
+        self._engine = engine_of(url, hot=hot, patience=patience)
         self._begin = "BEGIN IMMEDIATE" if self.sqlite else "BEGIN"
         self._connection: sa.Connection | None = None
         # The journal's clock at a moment of our own clock that nobody sets.
@@ -234,7 +212,6 @@ class Database:
             connection, self._connection = self._connection, None
             if connection is not None:
                 connection.close()
-        self._engine.dispose()
 
     def rows(
         self,
@@ -287,6 +264,37 @@ class Database:
             return f"JOIN {table} {alias} ON {alias}.{column} = {to}"
         # What has an offset is not taken apart.
         return f"CROSS JOIN LATERAL (SELECT * FROM {table} WHERE {column} = {to} OFFSET 0) {alias}"
+
+
+@functools.lru_cache(maxsize=8)
+def engine_of(url: str, *, hot: bool, patience: float | None) -> sa.Engine:
+    """What connects to ``url`` as ``Database`` says. It holds no connection itself.
+
+    Made once: a fork inherits it, where making another would copy 2 MiB of what it touches.
+    """
+    connect_args: dict[str, Any]
+    sqlite = sa.make_url(url).get_backend_name() == "sqlite"
+    if sqlite:
+        connect_args = {"timeout": 30.0, "check_same_thread": False}
+    else:
+        # Here and not above: whoever has SQLite needs no psycopg.
+        from mailgate.journal import patience as waits
+
+        most = patience or (waits.PATIENCE if hot else waits.LONG)
+        planner = " ".join(f"-c {name}=off" for name in (*_HOT * hot, "jit"))
+        options = f"{planner} {waits.options(most)}"
+        connect_args = {"options": options, **waits.arguments(most)}
+    # AUTOCOMMIT: BEGIN and COMMIT are ours, so that SQLite's is BEGIN IMMEDIATE
+    # (a transaction that reads first and then writes fails at once when another
+    # has written, however long the timeout).
+    engine = sa.create_engine(
+        url, isolation_level="AUTOCOMMIT", connect_args=connect_args, poolclass=sa.pool.NullPool
+    )
+    if sqlite:
+        sa.event.listen(engine, "connect", _sqlite_pragmas)
+    else:
+        waits.make_patient(engine, most)
+    return engine
 
 
 def surely(condition: str) -> str:

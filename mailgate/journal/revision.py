@@ -12,7 +12,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from mailgate.journal.database import JournalAway, plain
+from mailgate.journal.database import JournalAway, engine_of, plain
 
 #: The newest revision in ``migrations/versions``.
 LATEST = "0001"
@@ -26,19 +26,12 @@ _THERE = {
 
 def current(url: str) -> str:
     """The revision that a journal is at; empty when it has no schema yet."""
-    engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
-    if engine.dialect.name == "postgresql":
-        from mailgate.journal import patience
-
-        patience.make_patient(engine, patience.PATIENCE)
-    try:
-        with engine.connect() as connection:
-            if connection.exec_driver_sql(_THERE[engine.dialect.name]).scalar() is None:
-                return ""
-            at = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
-            return str(at or "")
-    finally:
-        engine.dispose()
+    engine = engine_of(url, hot=True, patience=None)
+    with engine.connect() as connection:
+        if connection.exec_driver_sql(_THERE[engine.dialect.name]).scalar() is None:
+            return ""
+        at = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+        return str(at or "")
 
 
 def behind(url: str) -> str:
