@@ -50,7 +50,7 @@ class Intake(Section):
         "mailgate.inbox",
         description="The AMQP queue; on Redis its dots become colons: stream and list.",
     )
-    batch: int = Field(500, ge=1, le=5000, description="Most deliveries in one transaction.")
+    batch: int = Field(250, ge=1, le=5000, description="Most deliveries in one transaction.")
     batch_bytes: int = Field(
         16 * 2**20,
         ge=2**20,
