@@ -24,6 +24,7 @@ import amqp
 import kombu
 import psycopg
 import redis
+from amqp.exceptions import MessageNacked
 
 from bench import environment
 from bench.workload import SENDER, TEMPLATES
@@ -249,6 +250,12 @@ from = "{SENDER}"
         self._line.close()
 
 
+def _message(body: bytes) -> amqp.Message:
+    said = amqp.Message(body, content_type="application/json", delivery_mode=2)
+    said.properties["message_id"] = uuid.uuid4().hex
+    return said
+
+
 _COUNTS = (
     "SELECT state, count(*) FROM recipients GROUP BY state"
     " UNION ALL SELECT 'attempts', count(*) FROM attempts"
@@ -309,26 +316,32 @@ class Servers(Mailgate):
         self.pour([body])
 
     def pour(self, bodies: Sequence[bytes], queue: str = INBOX) -> None:
-        if queue not in self._channels:
-            self._channels[queue] = self._to(queue)
-        for body in bodies:
-            said = amqp.Message(body, content_type="application/json", delivery_mode=2)
-            said.properties["message_id"] = uuid.uuid4().hex
-            self._channels[queue].basic_publish(said, routing_key=queue)
+        messages = [_message(body) for body in bodies]
+        if messages and queue not in self._channels:
+            self._begin(queue, messages.pop(0))
+            self._channels[queue] = self._connection.channel()
+        for message in messages:
+            self._channels[queue].basic_publish(message, routing_key=queue)
 
-    def _to(self, queue: str) -> Any:
-        """A channel on which the queue is known to exist: what is published before is lost."""
+    def _begin(self, queue: str, message: amqp.Message) -> None:
+        """The first message, again and again until the queue has taken it.
+
+        What is published before the queue is there is lost. And while a quorum queue is being
+        made RabbitMQ refuses what comes, of which only those hear who ask for confirms.
+        """
         until = time.monotonic() + 30
         while True:
-            channel = self._connection.channel()
+            channel: Any = self._connection.channel()
             try:
-                channel.queue_declare(queue, passive=True)  # type: ignore[attr-defined]
-            except amqp.NotFound:
+                channel.queue_declare(queue, passive=True)
+                channel.basic_publish_confirm(message, routing_key=queue)
+            except (amqp.NotFound, MessageNacked):
                 if time.monotonic() > until:
                     raise
                 time.sleep(0.05)
             else:
-                return channel
+                channel.close()
+                return
 
     def put(self, bodies: Sequence[bytes]) -> None:
         self.pour(bodies)
