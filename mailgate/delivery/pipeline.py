@@ -35,7 +35,7 @@ from mailgate.metrics import families
 from mailgate.metrics.tally import Tally
 from mailgate.model.message import Claim
 from mailgate.model.outcome import Outcome
-from mailgate.model.state import Lane
+from mailgate.model.state import RING_AHEAD, Lane
 from mailgate.model.value import replace
 
 #: A busy process takes again when half its places are free, or after this (seconds):
@@ -48,6 +48,9 @@ QUEUEING = 0.1
 LOOK = 0.1
 #: The same while a limit paces all that is open: permits are asked for further ahead.
 PACED = 0.2
+#: A ring may be ahead of its mail (``RING_AHEAD``): who finds nothing looks so long for it,
+#: so often (seconds).
+EXPECT, EXPECTING = RING_AHEAD + 0.003, 0.001
 #: A limit that opens within this is waited for in the task (seconds).
 NEAR = 0.5
 #: More work than places is said to others at once, and then so often (seconds).
@@ -146,8 +149,9 @@ class Pipeline:
         still open at the deadline stay open.
         """
         counts: Counter[str] = Counter()
-        more = False
+        more = worked = False
         call_at = 0.0
+        expects = time.monotonic() + EXPECT
         try:
             async with self._one_at_a_time:
                 while not self._stopping and time.monotonic() < deadline:
@@ -166,7 +170,11 @@ class Pipeline:
                         call_help()
                         call_at = time.monotonic() + HELP
                     wait = self._next_look(take)
+                    worked = worked or bool(take.taken or self._open or counts)
                     if wait is None:
+                        if not (worked or self._paced) and time.monotonic() < expects:
+                            await asyncio.sleep(EXPECTING)
+                            continue
                         more = False
                         break
                     await self._pause(deadline, wait)

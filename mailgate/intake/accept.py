@@ -7,6 +7,7 @@ which broker a delivery came from.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import logging
@@ -41,6 +42,7 @@ from mailgate.log import where
 from mailgate.model.address import Address
 from mailgate.model.ids import spell
 from mailgate.model.message import Unsubscribe
+from mailgate.model.state import Lane
 from mailgate.model.value import replace
 from mailgate.tracing.spans import Tracing
 
@@ -79,11 +81,17 @@ class Accept:
         self._config = config
         self._policy = Policy(config)
 
-    async def batch(self, deliveries: Sequence[Delivery], forget: Sequence[int] = ()) -> Stored:
+    async def batch(
+        self,
+        deliveries: Sequence[Delivery],
+        forget: Sequence[int] = (),
+        coming: Callable[[Lane], None] | None = None,
+    ) -> Stored:
         """Write a batch; after this returns it may be acknowledged.
 
         ``forget`` is ``Stored.unacked`` of a batch whose acknowledgement the broker
-        has confirmed. Raises ``JournalAway`` with nothing written.
+        has confirmed. ``coming`` is called before the writing for each lane in which
+        something will be due. Raises ``JournalAway`` with nothing written.
         """
         arrivals: list[Arrival] = []
         refused: list[NewParked] = []
@@ -102,6 +110,11 @@ class Accept:
                 orders.append(decided)
             else:
                 refused.append(decided)
+        if coming is not None:
+            for lane in {r.bucket.lane for a in arrivals for r in a.recipients if _at_once(a, r)}:
+                coming(lane)
+            # Who rings is a thread: it goes first, and not when we wait for the journal.
+            await asyncio.sleep(0)
         begun = time.time_ns()
         stored = await self._arrivals.store(arrivals, refused, forget, orders)
         if self._tracing is not None:
@@ -210,6 +223,11 @@ def decide(
         redelivered=delivery.redelivered,
         refused=refused,
     )
+
+
+def _at_once(arrival: Arrival, recipient: NewRecipient) -> bool:
+    """Whether it is due when it is written, as far as can be said before."""
+    return arrival.send_at is None and recipient.gather is None
 
 
 def _lifetime(stream: Stream) -> int | None:

@@ -130,6 +130,10 @@ class Phase(StrEnum):
     DOT = "dot"
 
 
+#: The ring for a mail comes at most so long (seconds) before that can be read.
+RING_AHEAD = 0.006
+
+
 class Lane(StrEnum):
     HIGH = "high"
     NORMAL = "normal"

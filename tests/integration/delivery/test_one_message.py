@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from mailgate.delivery import pipeline
 from mailgate.gateway import Gateway
 from mailgate.limits.rules import Grant, LimiterAway, Refusal
-from mailgate.model.state import Lane, State
+from mailgate.model.state import RING_AHEAD, Lane, State
 from tests.contract.journal.rig import arrival
 from tests.integration.delivery.house import House, soon, until
 from tests.integration.smtp.scripted import Heard, ScriptedRelay
@@ -427,3 +428,28 @@ async def test_a_task_with_work_left_rings_for_the_next(house: House) -> None:
         counts = await gateway.deliver(NORMAL, soon(0.35))
         assert 2 <= counts["sent"] < 20
         assert NORMAL in house.rings
+
+
+# --- rings that are ahead of their mail ---------------------------------------------------
+
+
+async def test_a_task_whose_ring_was_ahead_of_its_mail_finds_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # However long a busy machine's disk takes for it.
+    monkeypatch.setattr(pipeline, "EXPECT", 2.0)
+    async with ScriptedRelay() as relay:
+        gateway = await house.open({"main": relay})
+        task = asyncio.create_task(gateway.deliver(NORMAL, soon()))
+        await asyncio.sleep(RING_AHEAD / 2)
+        [id_] = await house.add("a@example.org")
+        assert await task == {"sent": 1}
+        assert house.state(id_) == "sent"
+
+
+async def test_a_task_without_mail_is_over_at_once_all_the_same(house: House) -> None:
+    async with ScriptedRelay() as relay:
+        gateway = await house.open({"main": relay})
+        begun = time.monotonic()
+        assert await gateway.deliver(NORMAL, soon()) == {}
+        assert RING_AHEAD < time.monotonic() - begun < 0.5

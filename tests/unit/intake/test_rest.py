@@ -100,7 +100,9 @@ class Slow:
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    async def batch(self, deliveries: Sequence[Delivery], forget: Sequence[int] = ()) -> Stored:
+    async def batch(
+        self, deliveries: Sequence[Delivery], forget: Sequence[int] = (), coming: object = None
+    ) -> Stored:
         await asyncio.sleep(0.005)
         self.batches.append(len(deliveries))
         return Stored()
