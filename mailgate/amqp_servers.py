@@ -24,24 +24,29 @@ def servers(url: str) -> list[Server]:
     """Arguments of ``amqp.Connection`` for each URL separated by ``;``.
 
     Without a path, or with ``/``, the virtual host is ``/``. ``ssl_*`` are spelled as in Redis
-    URLs; said with one they hold for all. Certificates are verified, each by its own host's
-    name, unless ``ssl_cert_reqs=none`` says otherwise. ``login_method`` (``EXTERNAL``, say) is
-    there when it was said.
+    URLs; files said with one hold for all that name none. Certificates are verified, each by its
+    own host's name, unless its own ``ssl_cert_reqs=none`` says otherwise. ``login_method``
+    (``EXTERNAL``, say) is there when it was said.
     """
     parts = [urlsplit(one) for one in url.split(";")]
-    said = {key: value for part in parts for key, value in parse_qsl(part.query)}
-    login = {"login_method": said["login_method"]} if "login_method" in said else {}
-    return [
-        {
-            "host": f"{_bracketed(part.hostname or 'localhost')}:{part.port or _port(part)}",
-            "userid": unquote(part.username or "guest"),
-            "password": unquote(part.password or "guest"),
-            "virtual_host": unquote(part.path[1:]) or "/",
-            "ssl": _tls(said, part.hostname) if part.scheme == "amqps" else False,
-            **login,
-        }
-        for part in parts
-    ]
+    shared = {key: value for part in parts for key, value in parse_qsl(part.query)}
+    # That one host cannot be verified says nothing of another.
+    shared.pop("ssl_cert_reqs", None)
+    return [_server(part, {**shared, **dict(parse_qsl(part.query))}) for part in parts]
+
+
+def _server(part: SplitResult, said: dict[str, str]) -> Server:
+    host = unquote(part.hostname or "localhost")
+    server: Server = {
+        "host": f"{_bracketed(host)}:{part.port or _port(part)}",
+        "userid": unquote(part.username or "guest"),
+        "password": unquote(part.password or "guest"),
+        "virtual_host": unquote(part.path[1:]) or "/",
+        "ssl": _tls(said, host) if part.scheme == "amqps" else False,
+    }
+    if "login_method" in said:
+        server["login_method"] = said["login_method"]
+    return server
 
 
 def _bracketed(host: str) -> str:
@@ -53,7 +58,7 @@ def _port(part: SplitResult) -> int:
     return _TLS_PORT if part.scheme == "amqps" else _PORT
 
 
-def _tls(said: dict[str, str], host: str | None) -> dict[str, Any]:
+def _tls(said: dict[str, str], host: str) -> dict[str, Any]:
     tls: dict[str, Any] = {
         key.removeprefix("ssl_"): value for key, value in said.items() if key.startswith("ssl_")
     }

@@ -167,9 +167,8 @@ class Gateway:
 
     async def start(self) -> None:
         """Open the journal and the lease; raises ``JournalAway`` or ``SchemaBehind``."""
-        url = self._database.url.render_as_string(hide_password=False)
         try:
-            behind = await asyncio.to_thread(revision.behind, url)
+            behind = await asyncio.to_thread(revision.behind, self._config.journal.url or "")
             if behind:
                 raise SchemaBehind(f"the journal's schema is at {behind}: run mailgate db upgrade")
             secret = await self._database.run(hmac_key)

@@ -48,9 +48,9 @@ QUEUEING = 0.1
 LOOK = 0.1
 #: The same while a limit paces all that is open: permits are asked for further ahead.
 PACED = 0.2
-#: A ring may be ahead of its mail (``RING_AHEAD``): who finds nothing looks so long for it,
-#: so often (seconds).
-EXPECT, EXPECTING = RING_AHEAD + 0.003, 0.001
+#: A ring may be ahead of its mail (``RING_AHEAD``): no task ends before this, and as long as it
+#: has found nothing it looks so often; later so often (seconds).
+EXPECT, EXPECTING, WORKED = RING_AHEAD + 0.003, 0.001, 0.003
 #: A limit that opens within this is waited for in the task (seconds).
 NEAR = 0.5
 #: More work than places is said to others at once, and then so often (seconds).
@@ -170,11 +170,12 @@ class Pipeline:
                         call_help()
                         call_at = time.monotonic() + HELP
                     wait = self._next_look(take)
-                    worked = worked or bool(take.taken or self._open or counts)
+                    worked = worked or bool(take.taken)
+                    if wait != 0.0 and not take.taken and time.monotonic() < expects:
+                        # Whatever else waits or is paced: that it was rung for may be to come.
+                        await asyncio.sleep(WORKED if worked else EXPECTING)
+                        continue
                     if wait is None:
-                        if not (worked or self._paced) and time.monotonic() < expects:
-                            await asyncio.sleep(EXPECTING)
-                            continue
                         more = False
                         break
                     await self._pause(deadline, wait)

@@ -76,8 +76,9 @@ class RabbitOutlet:
 
     def _connect(self) -> None:
         wire: Any = connection(self._servers[0], "mailgate events")
-        self._link = wire
+        # Another thread that closes what is not open yet would open it itself (py-amqp).
         wire.connect()
+        self._link = wire
         wire.sock.settimeout(PATIENCE)
         read_ahead(wire)
         channel = wire.channel()

@@ -33,8 +33,8 @@ _WORTH = 100, 2**19
 #: After one that is not, a door rests so many times as long as it took, at most so long (s).
 _REST, _LONGEST_REST = 3.0, 0.1
 
-#: So few deliveries are rung for while they are written: a ring is as long on its way as a
-#: small transaction takes.
+#: So few deliveries are rung for while they are written, where the last writing was quick: a
+#: ring is as long on its way as a small transaction takes.
 _FEW = 4
 
 _log = logging.getLogger("mailgate.intake")
@@ -80,6 +80,7 @@ async def _pump(
     # Rows that are known for a redelivery until the broker knows what was acknowledged.
     unsure: list[int] = []
     session: int | None = None
+    quick = True
     while not stop.is_set():
         try:
             deliveries = await _received(door, batch, stop)
@@ -99,7 +100,7 @@ async def _pump(
             rung[lane] = time.monotonic()
             ring(lane)
 
-        early = coming if len(deliveries) <= _FEW else None
+        early = coming if quick and len(deliveries) <= _FEW else None
         stored = await _stored(accept, deliveries, (), stop, tally, early)
         if stored is None:
             # Told to stop while the journal was away: the broker keeps them.
@@ -112,6 +113,7 @@ async def _pump(
             if lane not in rung or written - rung[lane] > RING_AHEAD:
                 ring(lane)
         taken = written - begun
+        quick = taken < RING_AHEAD
         _count(tally, stored, taken)
         failpoints.hit("intake.before_ack")
         acknowledged = await door.done(deliveries)

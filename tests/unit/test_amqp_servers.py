@@ -22,6 +22,7 @@ from mailgate.worker.broker import broker_settings
         ("amqp://h/%2Fmail", {"virtual_host": "/mail"}),
         ("amqp://h//", {"virtual_host": "/"}),
         ("amqp://[::1]:7", {"host": "[::1]:7"}),
+        ("amqp://[fe80::1%25eth0]:7", {"host": "[fe80::1%eth0]:7"}),
         ("amqps://h", {"host": "h:5671"}),
         ("amqp://h?login_method=EXTERNAL", {"login_method": "EXTERNAL"}),
     ],
@@ -46,6 +47,14 @@ def test_each_of_several_has_its_own_name_and_what_is_said_of_tls_holds_for_all(
     assert (two["host"], two["virtual_host"], two["userid"]) == ("two:7", "w", "u")
     for each, name in ((one, "one"), (two, "two")):
         assert (each["ssl"]["ca_certs"], each["ssl"]["server_hostname"]) == ("/ca.pem", name)
+
+
+def test_one_that_is_not_verified_leaves_the_others_verified() -> None:
+    one, two = servers("amqps://one?ssl_ca_certs=/a.pem;amqps://two?ssl_cert_reqs=none")
+    assert one["ssl"]["cert_reqs"] == ssl.CERT_REQUIRED
+    assert two["ssl"] == {"cert_reqs": ssl.CERT_NONE, "ca_certs": "/a.pem"}
+    one, two = servers("amqps://one?ssl_ca_certs=/a.pem;amqps://two?ssl_ca_certs=/b.pem")
+    assert (one["ssl"]["ca_certs"], two["ssl"]["ca_certs"]) == ("/a.pem", "/b.pem")
 
 
 @pytest.mark.parametrize(

@@ -447,6 +447,24 @@ async def test_a_task_whose_ring_was_ahead_of_its_mail_finds_it(
         assert house.state(id_) == "sent"
 
 
+async def test_also_where_a_limit_has_closed_what_else_waits(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ScriptedRelay() as relay:
+        paced = {"other": {"rate": "1/h"}}
+        gateway = await house.open({"main": relay, "other": relay}, relays=paced)
+        await house.add("x@example.org", "y@example.org", key="slow", route=("other",))
+        assert (await gateway.deliver(NORMAL, soon()))["sent"] == 1
+        monkeypatch.setattr(pipeline, "EXPECT", 2.0)
+        task = asyncio.create_task(gateway.deliver(NORMAL, soon()))
+        await asyncio.sleep(RING_AHEAD / 2)
+        begun = time.monotonic()
+        [id_] = await house.add("a@example.org")
+        await until(lambda: house.state(id_) == "sent", 1.5)
+        assert time.monotonic() - begun < 1
+        await task
+
+
 async def test_a_task_without_mail_is_over_at_once_all_the_same(house: House) -> None:
     async with ScriptedRelay() as relay:
         gateway = await house.open({"main": relay})
