@@ -85,6 +85,11 @@ def tell_waiting(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> bool
     return good
 
 
+#: Ten processes that have just begun are dearer than ten that go on: of less than these many
+#: times ``--messages`` the beginning is what is seen.
+POURED = 10
+
+
 def processes(
     make: Mapping[str, Make], directory: Path, rounds: int, messages: int
 ) -> dict[str, dict[str, list[dict[str, float]]]]:
@@ -97,7 +102,7 @@ def processes(
         for name, made in make.items():
             for number, (kind, many) in enumerate(kinds.items()):
                 where = directory / f"p{name[0]}{turn}{number}"
-                row = _poured(made, where, messages * 2, *many)
+                row = _poured(made, where, messages * POURED, *many)
                 found[name][kind].append(row)
                 told = f"{row['rate']:.0f}/s, {row['cpu']:.0f} µs CPU, {row['cores']:.2f} cores"
                 print(f"{name}, {kind}: {told}", file=sys.stderr, flush=True)
