@@ -18,6 +18,9 @@ from bench.sides import Mailgate, Make
 from bench.sinks import LoadSink
 from bench.workload import bodies
 
+#: Ten processes that have just begun are dearer than ten that go on: of less than these many
+#: times ``--messages`` the beginning is what is seen.
+POURED = 10
 #: What so many may use of one core more than an idle system does.
 MOST = 0.02
 LIMITED = "waits.example"
@@ -83,11 +86,6 @@ def tell_waiting(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> bool
                 f"   {_spelled(shares)}"
             )
     return good
-
-
-#: Ten processes that have just begun are dearer than ten that go on: of less than these many
-#: times ``--messages`` the beginning is what is seen.
-POURED = 10
 
 
 def processes(

@@ -7,6 +7,7 @@ how long to wait, nor what a connection is called: that is each caller's. Import
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -42,7 +43,7 @@ def _server(part: SplitResult, said: dict[str, str]) -> Server:
         "userid": unquote(part.username or "guest"),
         "password": unquote(part.password or "guest"),
         "virtual_host": unquote(part.path[1:]) or "/",
-        "ssl": _tls(said, host) if part.scheme == "amqps" else False,
+        "ssl": tls(said, host) if part.scheme == "amqps" else False,
     }
     if "login_method" in said:
         server["login_method"] = said["login_method"]
@@ -58,12 +59,13 @@ def _port(part: SplitResult) -> int:
     return _TLS_PORT if part.scheme == "amqps" else _PORT
 
 
-def _tls(said: dict[str, str], host: str) -> dict[str, Any]:
-    tls: dict[str, Any] = {
+def tls(said: Mapping[str, str], host: str | None) -> dict[str, Any]:
+    """py-amqp's options from a URL's query, for a server of this name."""
+    found: dict[str, Any] = {
         key.removeprefix("ssl_"): value for key, value in said.items() if key.startswith("ssl_")
     }
-    verify = tls.pop("cert_reqs", "required").lower().removeprefix("cert_")
-    tls["cert_reqs"] = _VERIFY[verify]
+    verify = found.pop("cert_reqs", "required").lower().removeprefix("cert_")
+    found["cert_reqs"] = _VERIFY[verify]
     if verify != "none":
-        tls["server_hostname"] = host
-    return tls
+        found["server_hostname"] = host
+    return found

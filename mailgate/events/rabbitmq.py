@@ -77,7 +77,11 @@ class RabbitOutlet:
     def _connect(self) -> None:
         wire: Any = connection(self._servers[0], "mailgate events")
         # Another thread that closes what is not open yet would open it itself (py-amqp).
-        wire.connect()
+        try:
+            wire.connect()
+        except BaseException:
+            wire.collect()
+            raise
         self._link = wire
         wire.sock.settimeout(PATIENCE)
         read_ahead(wire)

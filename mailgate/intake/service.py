@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 from mailgate import failpoints
@@ -94,13 +94,8 @@ async def _pump(
             continue
         failpoints.hit("intake.received")
         begun = time.monotonic()
-        rung: dict[Lane, float] = {}
-
-        def coming(lane: Lane, rung: dict[Lane, float] = rung) -> None:
-            rung[lane] = time.monotonic()
-            ring(lane)
-
-        early = coming if quick and len(deliveries) <= _FEW else None
+        rings = _Rings(ring)
+        early = rings.ahead if quick and len(deliveries) <= _FEW else None
         stored = await _stored(accept, deliveries, (), stop, tally, early)
         if stored is None:
             # Told to stop while the journal was away: the broker keeps them.
@@ -109,9 +104,7 @@ async def _pump(
         failpoints.hit("intake.after_commit")
         # Nobody need wait for the broker to hear that it may forget them.
         written = time.monotonic()
-        for lane in stored.lanes:
-            if lane not in rung or written - rung[lane] > RING_AHEAD:
-                ring(lane)
+        rings.after(stored.lanes, written)
         taken = written - begun
         quick = taken < RING_AHEAD
         _count(tally, stored, taken)
@@ -139,6 +132,24 @@ async def _pump(
             unsure = []
         if pause := rest(deliveries, batch, taken):
             await _stopped(stop, pause)
+
+
+class _Rings:
+    """The rings for one batch: ahead of its commit, and after it what those may have missed."""
+
+    def __init__(self, ring: Callable[[Lane], None]) -> None:
+        self._ring = ring
+        self._rung: dict[Lane, float] = {}
+
+    def ahead(self, lane: Lane) -> None:
+        self._rung[lane] = time.monotonic()
+        self._ring(lane)
+
+    def after(self, lanes: Collection[Lane], written: float) -> None:
+        """Of a batch that was ``written`` at that moment (monotonic)."""
+        for lane in lanes:
+            if lane not in self._rung or written - self._rung[lane] > RING_AHEAD:
+                self._ring(lane)
 
 
 def rest(deliveries: Sequence[Delivery], batch: int, seconds: float) -> float:

@@ -59,9 +59,8 @@ class Database:
     """
 
     def __init__(self, url: str, *, hot: bool = True, patience: float | None = None) -> None:
-        self.url = sa.make_url(url)
-        self.sqlite = self.url.get_backend_name() == "sqlite"
         self._engine = engine_of(url, hot=hot, patience=patience)
+        self.sqlite = self._engine.dialect.name == "sqlite"
         self._begin = "BEGIN IMMEDIATE" if self.sqlite else "BEGIN"
         self._connection: sa.Connection | None = None
         # The journal's clock at a moment of our own clock that nobody sets.

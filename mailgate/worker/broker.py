@@ -12,15 +12,10 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
+from mailgate.amqp_servers import tls
+
 #: The group that Sentinel is asked for when the URL names none.
 _SENTINEL_GROUP = "mymaster"
-
-_CERT_REQS = {
-    "none": ssl.CERT_NONE,
-    "optional": ssl.CERT_OPTIONAL,
-    "required": ssl.CERT_REQUIRED,
-}
-
 
 #: Seconds for RabbitMQ to say or take something. py-amqp waits for the reply to a farewell
 #: without an end, and so did a worker whose broker's packets were lost.
@@ -52,7 +47,7 @@ def broker_settings(url: str, visibility: float) -> dict[str, Any]:
         given = {key: value for part in parts for key, value in _query(part, "ssl_")}
         return {
             "broker_url": _without(parts, "ssl_"),
-            "broker_use_ssl": _NameOfEachHost(_amqp_tls(given)),
+            "broker_use_ssl": _NameOfEachHost(tls(given, None)),
             "broker_transport_options": dict(_AMQP),
         }
     options: dict[str, Any] = {
@@ -79,16 +74,6 @@ def broker_settings(url: str, visibility: float) -> dict[str, Any]:
         groups = [value for part in parts for _, value in _query(part, "master")]
         found["broker_url"] = _without(parts, "master")
         options["master_name"] = groups[0] if groups else _SENTINEL_GROUP
-    return found
-
-
-def _amqp_tls(given: dict[str, str]) -> dict[str, Any]:
-    """py-amqp's TLS options from the names that Redis URLs use: ``ssl_ca_certs`` and so on."""
-    verify = _CERT_REQS[given.pop("ssl_cert_reqs", "required").lower().removeprefix("cert_")]
-    found: dict[str, Any] = {key.removeprefix("ssl_"): value for key, value in given.items()}
-    found["cert_reqs"] = verify
-    if verify != ssl.CERT_NONE:
-        found["server_hostname"] = None
     return found
 
 

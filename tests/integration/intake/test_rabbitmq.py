@@ -234,7 +234,9 @@ async def test_one_of_two_doors_is_filled_before_the_other(rabbitmq, opened, gat
     await both_consume(rabbitmq)
     for number in range(20):
         publish(rabbitmq, str(number))
-    await asyncio.sleep(0.3)
+    async with asyncio.timeout(10):
+        while sum(len(d._arrived) for d in pair) < 20:
+            await asyncio.sleep(0.02)
     one, other = sorted(pair, key=lambda d: len(d._arrived), reverse=True)
     assert [len(d._arrived) for d in (one, other)] == [20, 0]
     publish(rabbitmq, "20", "21")

@@ -60,21 +60,26 @@ def test_a_thousand_rings_from_many_sides_are_one(broker_url: str, doorbell_of: 
     assert waiting(broker_url, Lane.HIGH) == 0
 
 
+def by_kombu(channel: Any) -> None:
+    """A ring as kombu publishes it."""
+    headers, body = ring(Lane.BULK, "number", "me@here")
+    Producer(channel).publish(
+        body,
+        routing_key=queue_name(Lane.BULK),
+        serializer="json",
+        delivery_mode=1,
+        headers=headers,
+        correlation_id="number",
+        reply_to="",
+    )
+
+
 def test_a_ring_on_redis_is_what_kombu_would_push(valkey: Valkey) -> None:
     """Byte for byte, but for the two numbers that are drawn for each."""
-    headers, body = ring(Lane.BULK, "number", "me@here")
     queue = queue_name(Lane.BULK)
     with Connection(valkey.url) as connection:
         channel: Any = connection.default_channel
-        Producer(channel).publish(
-            body,
-            routing_key=queue,
-            serializer="json",
-            delivery_mode=1,
-            headers=headers,
-            correlation_id="number",
-            reply_to="",
-        )
+        by_kombu(channel)
         [pushed] = channel.client.lrange(queue, 0, -1)
         with Doorbell(Config.model_validate({"broker": {"url": valkey.url}})) as doorbell:
             doorbell.ring(Lane.BULK)
@@ -87,7 +92,6 @@ def test_a_ring_on_redis_is_what_kombu_would_push(valkey: Valkey) -> None:
 
 
 def test_a_ring_on_rabbitmq_is_what_kombu_would_publish(rabbitmq: Vhost) -> None:
-    headers, body = ring(Lane.BULK, "number", "me@here")
     name = queue_name(Lane.BULK)
     [queue] = [q for q in queues() if q.name == name]
 
@@ -103,15 +107,7 @@ def test_a_ring_on_rabbitmq_is_what_kombu_would_publish(rabbitmq: Vhost) -> None
         channel: Any = connection.default_channel
         assert queue(channel).declare() == name
         ours = taken(channel)
-        Producer(channel).publish(
-            body,
-            routing_key=name,
-            serializer="json",
-            delivery_mode=1,
-            headers=headers,
-            correlation_id="number",
-            reply_to="",
-        )
+        by_kombu(channel)
         theirs = taken(channel)
     sent = message(Lane.BULK, "number", "me@here")
     assert (sent.body, sent.properties) == (theirs.body.encode(), theirs.properties)
